@@ -8,6 +8,8 @@ export type StartOutcome = 'started' | 'unknown' | 'refused';
 export interface Attachment {
   /** The socket is gone; nothing is sent to the viewer any more. */
   detach(): void;
+  /** The socket's buffer has been written: uWS `drain`. */
+  drained(): void;
   /** Hands an object of the viewer to the run as it is; false where no run is open here (`not_streaming`). */
   sendToRun(message: Buffer | string): boolean;
 }
