@@ -1,4 +1,4 @@
-import type { ProposalError } from '@ide-orchestrator/protocol';
+import type { ProposalError, ProposalStatus } from '@ide-orchestrator/protocol';
 import { assign, fromCallback, fromPromise, setup } from 'xstate';
 import type {
   Closed,
@@ -47,6 +47,33 @@ function errorOf(event: Extract<ProposalEvent, { type: 'runtime.failed' }>): Pro
     event.error.retryable ?? true,
   );
 }
+
+/** A certain answer to an invoke that is not the start of a run. */
+function refusedVerdict(answer: InvokeAnswer): Verdict {
+  switch (answer.kind) {
+    case 'refused':
+      return { kind: 'refused', error: failure('runtime_unavailable', answer.message, true) };
+    case 'rejected':
+      return failed(failure('runtime_rejected', answer.message, false));
+    default:
+      return failed(lost);
+  }
+}
+
+const endedByRuntime = (verdict: Verdict | null) =>
+  verdict?.kind === 'completed' || (verdict?.kind === 'failed' && verdict.byRuntime);
+
+/** The status that the row has now, by our commit or by somebody else's; null where another replica goes on. */
+function statusOf(output: Settled | Closed): ProposalStatus | null {
+  return output.kind === 'committed' || output.kind === 'finished' ? output.status : null;
+}
+
+function entryOf(input: ProposalInput): ProposalContext['entry'] {
+  if (input.status !== 'processing') return input.status;
+  return input.role === 'owner' ? 'invoking' : 'following';
+}
+
+const missing = () => new Error('this actor is provided by thread-actor.ts');
 
 /**
  * The proposal's life. Nothing here does anything: the invoked actors are provided by `thread-actor.ts`, and
@@ -100,9 +127,7 @@ export const proposalMachine = setup({
     cancelled: input.cancelled,
     verdict: null,
     failure: null,
-    role: input.role,
-    status: input.status,
-    phase: input.phase,
+    entry: entryOf(input),
   }),
   initial: 'beginning',
   on: {
@@ -198,6 +223,7 @@ export const proposalMachine = setup({
             onError: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
           },
           on: {
+            'cancel.requested': {},
             'runtime.ended': {
               target: '#proposal.finalizing',
               actions: assign({ verdict: failed(cancelled, true) }),
@@ -275,9 +301,9 @@ export const proposalMachine = setup({
             target: 'finalizing',
             actions: assign({ cancelled: true, verdict: failed(cancelled) }),
           },
-          { guard: ({ event }) => endedAs(event.output, 'completed'), target: 'completed' },
-          { guard: ({ event }) => endedAs(event.output, 'failed'), target: 'failed' },
-          { guard: ({ event }) => endedAs(event.output, 'resolved'), target: 'resolved' },
+          { guard: ({ event }) => statusOf(event.output) === 'completed', target: 'completed' },
+          { guard: ({ event }) => statusOf(event.output) === 'failed', target: 'failed' },
+          { guard: ({ event }) => statusOf(event.output) === 'resolved', target: 'resolved' },
           { target: 'following' },
         ],
       },
@@ -305,14 +331,14 @@ export const proposalMachine = setup({
               verdict: failed(cancelled, endedByRuntime(context.verdict)),
             })),
           },
-          { guard: ({ event }) => settledAs(event.output, 'completed'), target: 'completed' },
-          { guard: ({ event }) => settledAs(event.output, 'failed'), target: 'failed' },
-          { guard: ({ event }) => settledAs(event.output, 'resolved'), target: 'resolved' },
+          { guard: ({ event }) => statusOf(event.output) === 'completed', target: 'completed' },
+          { guard: ({ event }) => statusOf(event.output) === 'failed', target: 'failed' },
+          { guard: ({ event }) => statusOf(event.output) === 'resolved', target: 'resolved' },
           { target: 'following' },
         ],
       },
       // The commit that is under way decides: it carries the condition, and says so if a cancel came first.
-      on: { 'row.finished': undefined, 'row.lost': undefined },
+      on: { 'row.finished': {}, 'row.lost': {} },
     },
     /** Another replica owns the row; this one reads for its own viewers. */
     following: {
@@ -322,7 +348,7 @@ export const proposalMachine = setup({
         input: ({ context }) => ({ attempt: context.attempt, runtimeThreadId: context.runtimeThreadId }),
       },
       on: {
-        'row.lost': undefined,
+        'row.lost': {},
         'row.gained': {
           target: 'invoking',
           actions: assign(({ event }) => ({
@@ -337,9 +363,9 @@ export const proposalMachine = setup({
     /** Waits for a person. */
     completed: {
       tags: ['final'],
-      on: { 'row.lost': undefined },
+      on: { 'row.lost': {} },
     },
-    failed: { tags: ['final'], on: { 'row.lost': undefined, 'row.finished': undefined } },
-    resolved: { tags: ['final'], on: { 'row.lost': undefined, 'row.finished': undefined } },
+    failed: { tags: ['final'], on: { 'row.lost': {}, 'row.finished': {} } },
+    resolved: { tags: ['final'], on: { 'row.lost': {}, 'row.finished': {} } },
   },
 });

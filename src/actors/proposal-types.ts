@@ -1,4 +1,4 @@
-import type { ProposalError, ProposalPhase, ProposalStatus } from '@ide-orchestrator/protocol';
+import type { ProposalError, ProposalStatus } from '@ide-orchestrator/protocol';
 import type { LifecycleFact } from '../streams/stream-signals.js';
 
 /** How the actor takes part: the owner writes, a reader only serves its own viewers. */
@@ -27,6 +27,8 @@ export interface ProposalContext {
   verdict: Verdict | null;
   /** Why the attempt that is being closed failed. */
   failure: ProposalError | null;
+  /** Where the life goes on when the actor is made. */
+  entry: 'invoking' | 'following' | 'completed' | 'failed' | 'resolved';
 }
 
 export interface ProposalInput {
@@ -38,7 +40,6 @@ export interface ProposalInput {
   runtimeThreadId: string | null;
   role: Role;
   status: ProposalStatus;
-  phase: ProposalPhase | null;
   awaited: boolean;
   cancelled: boolean;
 }

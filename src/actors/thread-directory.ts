@@ -1,4 +1,4 @@
-import type { ThreadRow } from '../db/proposals.js';
+import type { ThreadRow } from '../db/row-schemas.js';
 import type { Viewer, ViewerPosition } from '../streams/viewer.js';
 
 /** How the first invoke of a new run went, within the time that the request waits. */

@@ -67,6 +67,7 @@ export interface ThreadPipeline {
   /** Another attempt begins: epoch `<attempt>.1` until the runtime says otherwise. */
   beginAttempt(attempt: number, announcement: Parameters<FanOut['announce']>[0]): void;
   finish(last: LastFrames): void;
+  finished(): boolean;
   close(): void;
 }
 
@@ -89,6 +90,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   let hurt = false;
   let known = false;
   let toldLast = 0;
+  let finished = false;
   let sendToRun: ((message: Buffer | string) => boolean) | null = null;
 
   function keepNewestFiles(signal: StreamSignal): void {
@@ -191,8 +193,11 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
       fanOut.beginEpoch(`${attempt}.1`, announcement);
     },
     finish(last) {
+      finished = true;
+      sendToRun = null;
       fanOut.finish(last);
     },
+    finished: () => finished,
     close() {
       fanOut.closeAll(1012, 'restarting');
       window.close();
