@@ -117,7 +117,7 @@ const runTests = async (files: readonly string[], marker: string): Promise<boole
       'run',
       `--jobs=${jobs}`,
       `--timeout=${secondsPerFile}`,
-      '--reporter=terse',
+      `--reporter=${process.stdout.isTTY ? 'terse' : 'tap'}`,
       '--coverage-report=json-summary',
     ];
     const env = { TEST_DATABASE_URL: database.url, [markerName]: marker };

@@ -19,6 +19,13 @@ const stopSteps = [
   ['SIGKILL', 5_000],
 ] as const;
 
+/** For one that does not answer: it may well be frozen and hear nothing but the last. */
+const impatientSteps = [
+  ['SIGINT', 3_000],
+  ['SIGQUIT', 1_000],
+  ['SIGKILL', 5_000],
+] as const;
+
 export const stopServer = (server: ProcessIdentity): Promise<boolean> => endProcess(server, stopSteps);
 
 export const dataFolderOf = (home: PostgresHome): string => path.join(home.folder, 'data');
@@ -106,18 +113,18 @@ export const findServer = (home: PostgresHome): { server: ProcessIdentity; port:
   return undefined;
 };
 
-/** Adopts the server that was left behind if it answers within about 10 s, otherwise stops it. */
+/** Adopts the server that was left behind if it answers within a few seconds, otherwise stops it. */
 export const adoptServer = async (
   home: PostgresHome,
 ): Promise<{ server: ProcessIdentity; address: ServerAddress } | undefined> => {
   const found = findServer(home);
   if (found === undefined) return undefined;
   const address = { port: found.port, password: passwordOf(home) };
-  for (let attempt = 0; attempt < 5; attempt += 1) {
+  for (let attempt = 0; attempt < 3; attempt += 1) {
     if (await answers(home, address)) return { server: found.server, address };
-    await wait(200);
+    await wait(300);
   }
-  await stopServer(found.server);
+  await endProcess(found.server, impatientSteps);
   return undefined;
 };
 
