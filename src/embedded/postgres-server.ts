@@ -41,7 +41,7 @@ export const withClient = async <T>(
 ): Promise<T> => {
   const client = new pg.Client({
     connectionString: databaseUrl(address, 'postgres'),
-    connectionTimeoutMillis: 2_000,
+    connectionTimeoutMillis: 1_000,
     query_timeout: 30_000,
   });
   // A server that goes away meanwhile rejects the query; the event says it once more.
