@@ -1,8 +1,8 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config.js';
+import { ensureDatabase } from '../db/ensure-database.js';
 import { takeDataLock } from './data-lock.js';
 import { createDevIdentity, type DevIdentity } from './dev-identity.js';
-import { ensureDatabase, withDatabase } from './ensure-database.js';
 import { startEmbeddedPostgres } from './postgres.js';
 import { startRuntimeProcess } from './runtime-process.js';
 
@@ -40,6 +40,13 @@ export interface EmbeddedDeps {
   /** The runtime's script, another one in tests. */
   runtimeEntry?: string;
 }
+
+/** The same server, credentials and options with another database. */
+const withDatabase = (url: string, database: string): string => {
+  const other = new URL(url);
+  other.pathname = `/${encodeURIComponent(database)}`;
+  return other.href;
+};
 
 /**
  * Starts what the configuration does not name: PostgreSQL, the runtime, a development key. Nothing in production,

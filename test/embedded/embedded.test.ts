@@ -8,7 +8,6 @@ import pg from 'pg';
 import pino from 'pino';
 import t from 'tap';
 import { startEmbedded } from '../../src/embedded/embedded.js';
-import { ensureDatabase, withDatabase } from '../../src/embedded/ensure-database.js';
 import { startEmbeddedPostgres } from '../../src/embedded/postgres.js';
 import { processIdentityOf } from '../../src/embedded/process-identity.js';
 
@@ -158,18 +157,6 @@ t.test('what the configuration names is used, and nothing is started beside it',
     'the database was missing',
   );
   await embedded.stop();
-});
-
-t.test('a role that may not create the missing database gets a plain answer', async (t) => {
-  const server = await startEmbeddedPostgres({ dataDir: t.testdir(), log });
-  t.teardown(() => server.stop());
-  await query(server.url('postgres'), `CREATE ROLE poor LOGIN PASSWORD 'poor'`);
-  const url = new URL(withDatabase(server.url('postgres'), 'missing'));
-  url.username = 'poor';
-  url.password = 'poor';
-  await t.rejects(ensureDatabase(url.href), {
-    message: /"missing" is missing and this role may not create it/,
-  });
 });
 
 t.test('a start that is called off half-way ends what it had started', async (t) => {

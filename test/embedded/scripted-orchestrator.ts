@@ -6,7 +6,7 @@ import { WebSocketServer } from 'ws';
 
 export type Step = Record<string, unknown> | 'drop' | { close: number } | { refuse: number };
 
-export interface Seen {
+interface Seen {
   method: string;
   path: string;
   key: string | undefined;
