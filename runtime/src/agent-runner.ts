@@ -60,8 +60,14 @@ export interface AgentRunner {
     onEvent: (event: RunEvent) => void,
     options: { resumed: boolean },
   ): RunHandle;
-  /** The state of the thread's last checkpoint, without running anything; null where there is none. */
-  read(threadId: string): Promise<{ files: WireFiles; todos: unknown[]; messages: unknown[] } | null>;
+  /**
+   * The state of the thread's last checkpoint, without running anything; null where there is none.
+   * With the files that the run was `given`, those that it deleted are `null` in the answer.
+   */
+  read(
+    threadId: string,
+    given?: RunInput['input_payload']['files'],
+  ): Promise<{ files: WireFiles; todos: unknown[]; messages: unknown[] } | null>;
   /** Deletes every checkpoint of the thread and refuses later writes to it; true where something was there. */
   purge(threadId: string): Promise<boolean>;
 }

@@ -1,0 +1,135 @@
+import './library-settings.js';
+import type { RunnableConfig } from '@langchain/core/runnables';
+import type {
+  ChannelVersions,
+  Checkpoint,
+  CheckpointMetadata,
+  CheckpointTuple,
+  PendingWrite,
+} from '@langchain/langgraph-checkpoint';
+import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres';
+import type pg from 'pg';
+
+/** The store of checkpoints failed. `away`: nothing is wrong with what was to be written, PostgreSQL is not there. */
+export class StoreError extends Error {
+  readonly away: boolean;
+
+  constructor(cause: unknown) {
+    super('The checkpoint store failed.', { cause });
+    this.name = 'StoreError';
+    this.away = !refusesTheContent(cause);
+  }
+}
+
+/** SQLSTATE classes of a statement that would fail again: bad data, violated constraint, too large. */
+function refusesTheContent(cause: unknown): boolean {
+  const code = typeof cause === 'object' && cause !== null && 'code' in cause ? cause.code : undefined;
+  return typeof code === 'string' && /^(22|23|54)[0-9A-Z]{3}$/.test(code);
+}
+
+/** Enough to outlive any write that trails behind an abort, without growing for ever. */
+const rememberedPurges = 10_000;
+
+/**
+ * PostgreSQL checkpoints that can be deleted for certain: writes trail behind an abort, so each is
+ * tracked, and a purged thread takes none any more.
+ */
+export class CheckpointStore extends PostgresSaver {
+  readonly #gone = new Set<string>();
+  readonly #busy = new Map<string, Set<Promise<unknown>>>();
+  readonly #pool: pg.Pool;
+  readonly #schema: string;
+
+  constructor(pool: pg.Pool, schema: string) {
+    super(pool, undefined, { schema });
+    this.#pool = pool;
+    this.#schema = schema;
+  }
+
+  override async put(
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    newVersions: ChannelVersions,
+  ): Promise<RunnableConfig> {
+    const written = await this.#track(config, () => super.put(config, checkpoint, metadata, newVersions));
+    return written ?? config;
+  }
+
+  override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
+    await this.#track(config, () => super.putWrites(config, writes, taskId));
+  }
+
+  override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    try {
+      return await super.getTuple(config);
+    } catch (cause) {
+      throw new StoreError(cause);
+    }
+  }
+
+  /** Resolves when no write of the thread is under way. */
+  async settled(threadId: string): Promise<void> {
+    while (this.#busy.has(threadId)) await Promise.allSettled(this.#busy.get(threadId) ?? []);
+  }
+
+  /** Deletes all of the thread's rows, waits for writes under way and refuses later ones; true where rows were there. */
+  async purge(threadId: string): Promise<boolean> {
+    this.#gone.add(threadId);
+    for (const oldest of this.#gone) {
+      if (this.#gone.size <= rememberedPurges) break;
+      this.#gone.delete(oldest);
+    }
+    await this.settled(threadId);
+    const schema = quoted(this.#schema);
+    const result = await this.#pool.query<{ there: boolean }>(
+      `SELECT EXISTS (SELECT FROM ${schema}.checkpoints WHERE thread_id = $1)
+           OR EXISTS (SELECT FROM ${schema}.checkpoint_blobs WHERE thread_id = $1)
+           OR EXISTS (SELECT FROM ${schema}.checkpoint_writes WHERE thread_id = $1) AS there`,
+      [threadId],
+    );
+    await super.deleteThread(threadId);
+    return result.rows[0]?.there ?? false;
+  }
+
+  async #track<T>(config: RunnableConfig, write: () => Promise<T>): Promise<T | undefined> {
+    const threadId = String(config.configurable?.thread_id);
+    if (this.#gone.has(threadId)) return undefined;
+    const writing = write();
+    const busy = this.#busy.get(threadId) ?? new Set();
+    this.#busy.set(threadId, busy.add(writing));
+    try {
+      return await writing;
+    } catch (cause) {
+      throw new StoreError(cause);
+    } finally {
+      busy.delete(writing);
+      if (busy.size === 0) this.#busy.delete(threadId);
+    }
+  }
+}
+
+/** Any number that all processes of the runtime agree on. */
+const setupLock = 7_061_803_212;
+
+/**
+ * Makes the schema and the tables of the checkpoints, or brings them up to date. Safe to call from
+ * several processes at once: the library's own setup fails with duplicate keys when it races.
+ */
+export async function setupCheckpoints(pool: pg.Pool, schema: string): Promise<void> {
+  const client = await pool.connect();
+  try {
+    await client.query('SELECT pg_advisory_lock($1)', [setupLock]);
+    try {
+      await new PostgresSaver(pool, undefined, { schema }).setup();
+    } finally {
+      await client.query('SELECT pg_advisory_unlock($1)', [setupLock]);
+    }
+  } finally {
+    client.release();
+  }
+}
+
+function quoted(identifier: string): string {
+  return `"${identifier.replaceAll('"', '""')}"`;
+}

@@ -1,0 +1,36 @@
+import './library-settings.js';
+import { AIMessage, HumanMessage } from '@langchain/core/messages';
+import { type AgentMiddleware, createMiddleware } from 'langchain';
+
+/** Messages of the stream's reader that no model turn has seen yet. */
+export interface ReaderInbox {
+  put(content: string): void;
+  /** Goes into the main agent only: a sub-agent works on the task that it was given. */
+  middleware: AgentMiddleware;
+}
+
+/**
+ * Hands the reader's messages to the next model turn. Where the turn that was under way turns out to be
+ * the last one, one more follows: an accepted message is never left unheard by a run that goes on.
+ */
+export function createReaderInbox(): ReaderInbox {
+  let waiting: string[] = [];
+  const middleware = createMiddleware({
+    name: 'reader-inbox',
+    beforeModel: () => {
+      if (waiting.length === 0) return undefined;
+      const messages = waiting.map((content) => new HumanMessage(content));
+      waiting = [];
+      return { messages };
+    },
+    afterModel: {
+      canJumpTo: ['model'],
+      hook: (state) => {
+        const last = state.messages.at(-1);
+        const finishing = last !== undefined && AIMessage.isInstance(last) && !last.tool_calls?.length;
+        return finishing && waiting.length > 0 ? { jumpTo: 'model' as const } : undefined;
+      },
+    },
+  }) as AgentMiddleware;
+  return { put: (content) => void waiting.push(content), middleware };
+}

@@ -1,0 +1,77 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { AgentRunner } from '../agent-runner.js';
+import type { RunStore } from '../db/runs-store.js';
+import { Problem } from '../errors.js';
+import type { Logger } from '../telemetry/logger.js';
+import type { EventLogStore } from './event-log.js';
+import { type RunIntake, reached } from './run-intake.js';
+import type { RunSupervisor } from './run-supervisor.js';
+
+/** Deletes what runs leave behind. */
+export interface RunCleanup {
+  /**
+   * Bars the thread, ends its run, deletes its checkpoints; true where there was something. Repeating
+   * an unfinished one finishes it.
+   * @throws {Problem} not_ready, where it could not be finished.
+   */
+  cleanUp(threadId: string): Promise<boolean>;
+  /** Whether a clean-up of the thread is under way. */
+  isGoing(threadId: string): boolean;
+  /** Finishes what another process began. */
+  finishUnpurged(): Promise<void>;
+}
+
+export interface RunCleanupDeps {
+  runner: AgentRunner;
+  store: RunStore;
+  supervisor: RunSupervisor;
+  intake: RunIntake;
+  logs: EventLogStore;
+  logger: Logger;
+}
+
+/** How long an aborted run may take to stop before the caller is told to come back. */
+const abortMs = 10_000;
+
+export function createRunCleanup(deps: RunCleanupDeps): RunCleanup {
+  const { runner, store, supervisor, intake, logs, logger } = deps;
+  const going = new Map<string, Promise<boolean>>();
+
+  const remove = async (threadId: string): Promise<boolean> => {
+    // First of all: from this commit on nothing starts or resumes the thread, whatever fails below.
+    const { had } = await reached(() => store.tombstone(threadId));
+    // An invoke that was faster has started its run by then, a slower one finds the tombstone.
+    await intake.settled(threadId);
+    const ended = await Promise.race([
+      supervisor.forget(threadId).then(() => true),
+      sleep(abortMs, false, { ref: false }),
+    ]);
+    if (!ended) throw new Problem('not_ready', 'The run has not stopped yet');
+    logs.drop(threadId);
+    // After the loop's end: a checkpoint written behind an abort would come back.
+    const purged = await reached(() => runner.purge(threadId));
+    if (had) await reached(() => store.markPurged(threadId));
+    logger.info({ thread_id: threadId, had, purged }, 'thread cleaned up');
+    return had || purged;
+  };
+
+  const cleanUp = (threadId: string): Promise<boolean> => {
+    const before = going.get(threadId);
+    if (before !== undefined) return before;
+    const work = remove(threadId).finally(() => going.delete(threadId));
+    going.set(threadId, work);
+    return work;
+  };
+
+  return {
+    cleanUp,
+    isGoing: (threadId) => going.has(threadId),
+    async finishUnpurged() {
+      for (const threadId of await store.unpurged()) {
+        await cleanUp(threadId).catch((error: unknown) =>
+          logger.warn({ err: error, thread_id: threadId }, 'clean-up left unfinished'),
+        );
+      }
+    },
+  };
+}
