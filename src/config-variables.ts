@@ -181,6 +181,7 @@ export const textVariables: readonly TextVariable[] = [
   text('POSTGRES_USER', null, 'Instead of DATABASE_URL: role'),
   text('POSTGRES_PASSWORD', null, 'Instead of DATABASE_URL: password'),
   text('DEEPAGENTS_RUNTIME_URL', null, 'http(s):// URL of the runtime; unset = embedded runtime', true),
+  text('MODEL', 'scripted', 'Model of the embedded runtime: scripted, or provider:name'),
   text('JWT_PUBLIC_KEY', null, 'PEM of the key that signs tokens; one of the three keys', true),
   text('JWT_JWKS_URL', null, 'URL of a key set; one of the three keys', true),
   text('JWT_SECRET', null, 'HS256 secret of at least 32 bytes; one of the three keys', true),

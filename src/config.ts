@@ -46,6 +46,8 @@ export interface Config {
     handshakeTimeoutMs: number;
     pingIntervalMs: number;
     frameBytes: number;
+    /** Model of the embedded runtime; another runtime has its own. */
+    model: string;
   };
   runs: {
     /** How long POST …/refinements waits for invoke. */
@@ -148,6 +150,7 @@ export function loadConfig(env: NodeJS.ProcessEnv): Config {
     runtime: {
       ...section(numberVariables.runtime),
       url: url('DEEPAGENTS_RUNTIME_URL', required('DEEPAGENTS_RUNTIME_URL'), ['http:', 'https:']),
+      model: text('MODEL') ?? 'scripted',
     },
     runs: section(numberVariables.runs),
     window: section(numberVariables.window),

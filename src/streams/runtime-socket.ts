@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { Observable } from 'rxjs';
 import type { WebSocket } from 'ws';
 import { clearBatch, createFrameBatch, FrameKind, pushFrame } from './frame-batch.js';
@@ -18,6 +19,8 @@ export interface RuntimeFramesDeps {
   open: (request: { threadId: string; position: StreamPosition | null }) => WebSocket;
   /** A ping that has no answer when the next one is due ends the connection. */
   pingIntervalMs: number;
+  /** A larger frame ends the stream as `oversized`. */
+  frameBytes: number;
 }
 
 /** One `ws` client for each thread. Frames of one read come as one batch, in the same turn. */
@@ -52,7 +55,10 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
         };
 
         socket.on('message', (data: Buffer, isBinary: boolean) => {
-          pushFrame(batch, data, isBinary ? FrameKind.unreadable : FrameKind.other);
+          if (data.length > deps.frameBytes) return finish({ type: 'oversized' });
+          // ws was told not to look: it would end the connection, and we only drop the frame.
+          const readable = !isBinary && isUtf8(data);
+          pushFrame(batch, data, readable ? FrameKind.other : FrameKind.unreadable);
           if (waiting) return;
           waiting = true;
           // All frames of one read are emitted in one go, so this runs once they are all there.
