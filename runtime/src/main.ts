@@ -1,21 +1,29 @@
-import './safe-environment.js';
+import './agent/library-settings.js';
 import { performance } from 'node:perf_hooks';
 import closeWithGrace from 'close-with-grace';
+import { setupCheckpoints } from './agent/checkpoints.js';
+import { createDeepAgentRunner } from './agent/deep-agent-runner.js';
 import { ConfigError, processConfig } from './config.js';
 import { createRuntime } from './create-runtime.js';
+import { modelSettingOf } from './models/model-setting.js';
 import { createLogger } from './telemetry/logger.js';
 import { createTracing } from './telemetry/tracing.js';
 
+/** Beside the runs' table, in a schema of its own: the library's tables are the library's affair. */
+const checkpointSchema = 'checkpoints';
+
 async function main(): Promise<void> {
   const config = processConfig();
+  const model = modelSettingOf(config.model, { chunkDelayMs: config.scriptedChunkMs });
   const logger = createLogger(config.logLevel);
   const tracing = await createTracing(config.otlpEndpoint);
   const runtime = await createRuntime(config, {
     logger,
     tracer: tracing.tracer,
     now: () => performance.now(),
-    createRunner: async () => {
-      throw new Error('no runner is built in yet');
+    createRunner: async ({ pool, logger }) => {
+      await setupCheckpoints(pool, checkpointSchema);
+      return createDeepAgentRunner({ pool, schema: checkpointSchema, model, logger });
     },
   });
   // Twice the grace: runs that do not reach the end of their step are left after the first.

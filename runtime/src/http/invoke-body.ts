@@ -43,8 +43,11 @@ function decodeEvent(headers: Readonly<Record<string, string>>, body: Buffer): C
   try {
     const event = HTTP.toEvent<unknown>({ headers: { ...headers }, body: body.toString('utf8') });
     if (Array.isArray(event)) throw new Problem('malformed_event', 'Send one event at a time');
-    (event as CloudEvent<unknown>).validate();
-    return event as CloudEvent<unknown>;
+    const single = event as CloudEvent<unknown>;
+    // The package takes any version that it is told.
+    if (single.specversion !== '1.0' || !single.validate())
+      throw new Problem('malformed_event', 'The event must be a CloudEvent 1.0');
+    return single;
   } catch (thrown) {
     if (thrown instanceof Problem) throw thrown;
     throw new Problem('malformed_event', 'The body is not a CloudEvent 1.0', { cause: thrown });

@@ -45,13 +45,17 @@ export interface AgentControl {
 
 export interface AgentControlDeps {
   idleWatch: IdleWatch;
-  onFirstEvent: () => void;
+  /** The agent is built and speaks, or has had `buildMs` for it. */
+  onBuilt: () => void;
 }
+
+/** A model may take long to say its first word; building, which blocks the loop, never takes so long. */
+const buildMs = 2_000;
 
 /** Timers of Node take 31 bits; a longer deadline is no deadline in this process. */
 const longestTimerMs = 2 ** 31 - 1;
 
-export function createAgentControl({ idleWatch, onFirstEvent }: AgentControlDeps): AgentControl {
+export function createAgentControl({ idleWatch, onBuilt }: AgentControlDeps): AgentControl {
   let files: WireFiles | null = null;
   let ending: RunError | null = null;
   let handle: RunHandle | null = null;
@@ -88,15 +92,14 @@ export function createAgentControl({ idleWatch, onFirstEvent }: AgentControlDeps
     async run(begin, log, leftMs) {
       const idle = idleWatch.watch(() => end(stalled));
       const deadline = setTimeout(() => end(deadlineExceeded), Math.min(leftMs, longestTimerMs));
-      let first = true;
+      const building = setTimeout(onBuilt, buildMs);
+      let events = 0;
       try {
         handle = begin((event) => {
           if (left || log.state !== 'open') return;
           idle.touch();
-          if (first) {
-            first = false;
-            onFirstEvent();
-          }
+          // The first event is the state that the run begins with, told before anything is built.
+          if (++events === 2) onBuilt();
           if (event.event_type === 'on_state_update' && isObject(event.data.files))
             files = event.data.files as WireFiles;
           log.append(event.event_type, event.data);
@@ -117,6 +120,7 @@ export function createAgentControl({ idleWatch, onFirstEvent }: AgentControlDeps
       } finally {
         handle = null;
         clearTimeout(deadline);
+        clearTimeout(building);
         idle.stop();
       }
     },

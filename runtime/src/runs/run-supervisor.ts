@@ -59,7 +59,7 @@ export function createRunSupervisor(deps: RunSupervisorDeps, runDeadlineMs: numb
     let log: Promise<EventLog | null> = Promise.resolve(logs.begin(run.threadId, run.epoch));
     const control = createAgentControl({
       idleWatch: deps.idleWatch,
-      onFirstEvent: () => entry.ticket.started(),
+      onBuilt: () => entry.ticket.started(),
     });
     const entry: Entry = {
       threadId: run.threadId,

@@ -28,6 +28,6 @@ export async function wholeStateOf(
   threadId: string,
   input: RunInput,
 ): Promise<WholeState> {
-  const checkpoint = await runner.read(threadId);
+  const checkpoint = await runner.read(threadId, input.input_payload.files);
   return checkpoint ?? { files: givenFiles(input), todos: [], messages: input.input_payload.messages };
 }

@@ -89,7 +89,9 @@ export function createScriptedRunner(script: Script): ScriptedRunner {
     async read(threadId) {
       runner.onRead();
       const files = checkpoints.get(threadId);
-      return files === undefined ? null : { files, todos: [], messages: [{ role: 'assistant', content: 'read' }] };
+      return files === undefined
+        ? null
+        : { files, todos: [], messages: [{ role: 'assistant', content: 'read' }] };
     },
     async purge(threadId) {
       await runner.onPurge(threadId);
