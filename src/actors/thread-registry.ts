@@ -211,7 +211,6 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       const found = threads.get(row.threadId);
       const actor = found === undefined ? make(row, true) : await found;
       if (found === undefined) threads.set(row.threadId, Promise.resolve(actor));
-      deps.metrics.refinementsStartedTotal.inc();
       return actor.started(deps.config.runs.startWaitMs);
     },
     async attach(threadId, viewer, position) {

@@ -2,7 +2,7 @@ import { type CommonQueryMethods, sql } from 'slonik';
 import { z } from 'zod';
 import { named, noRow } from './statement.js';
 
-const nodeRow = z.object({ id: z.string(), beat: z.number(), runtimeReachable: z.boolean() });
+const nodeRow = z.object({ id: z.string(), beat: z.coerce.number(), runtimeReachable: z.boolean() });
 export type NodeRow = z.infer<typeof nodeRow>;
 
 /** Every registered replica with its beat (`guarantees.md` 12). */
