@@ -31,8 +31,14 @@ const runScript = (
       stdio: ['ignore', 'inherit', 'inherit'],
       env: { ...process.env, ...env },
     });
+    // A signal to us alone (npm passes it on that way) must end the child; we stay to clean up after it.
+    const pass = (signal: NodeJS.Signals): void => void child.kill(signal);
+    process.on('SIGINT', pass).on('SIGTERM', pass);
     child.on('error', reject);
-    child.on('exit', (code) => resolve(code ?? 1));
+    child.on('exit', (code) => {
+      process.off('SIGINT', pass).off('SIGTERM', pass);
+      resolve(code ?? 1);
+    });
   });
 
 const compiledTestsBelow = (folder: string): string[] =>
@@ -109,7 +115,7 @@ const checkCoverage = (): boolean => {
 
 const runTests = async (files: readonly string[], marker: string): Promise<boolean> => {
   const database = await startDatabase();
-  // Ctrl-C reaches tap by itself (same process group); we stay to stop PostgreSQL.
+  // Between the children, too, a signal must not end us before PostgreSQL is stopped.
   const stay = (): void => undefined;
   process.on('SIGINT', stay).on('SIGTERM', stay);
   try {
