@@ -13,6 +13,7 @@ import type { AgentSpec, AgentTeam } from './agent-definition.js';
 import { createPathGuard } from './file-rules.js';
 import type { StreamItem } from './run-events.js';
 import type { GraphInput } from './run-input.js';
+import { createSubagentFiles } from './subagent-files.js';
 import { createToolEvents } from './tool-events.js';
 import { type ToolRegistry, toolsOf } from './tool-registry.js';
 
@@ -69,6 +70,7 @@ export async function buildAgent(team: AgentTeam, deps: BuildDeps): Promise<Stre
     middleware: [
       todoListMiddleware() as unknown as AgentMiddleware,
       ...commonMiddleware(main.slug),
+      createSubagentFiles(),
       deps.inbox,
     ],
     backend: new StateBackend({ fileFormat: 'v1' }),

@@ -44,6 +44,7 @@ export class CheckpointStore extends PostgresSaver {
     super(pool, undefined, { schema });
     this.#pool = pool;
     this.#schema = schema;
+    surviveLostConnections(pool);
   }
 
   override async put(
@@ -117,6 +118,7 @@ const setupLock = 7_061_803_212;
  * several processes at once: the library's own setup fails with duplicate keys when it races.
  */
 export async function setupCheckpoints(pool: pg.Pool, schema: string): Promise<void> {
+  surviveLostConnections(pool);
   const client = await pool.connect();
   try {
     await client.query('SELECT pg_advisory_lock($1)', [setupLock]);
@@ -128,6 +130,23 @@ export async function setupCheckpoints(pool: pg.Pool, schema: string): Promise<v
   } finally {
     client.release();
   }
+}
+
+const guardedPools = new WeakSet<pg.Pool>();
+const guardedClients = new WeakSet<pg.PoolClient>();
+
+/**
+ * A connection that is lost while the library holds it emits `error` besides failing its query. Nobody
+ * listens there, and the process would end; the failed query is told anyway.
+ */
+function surviveLostConnections(pool: pg.Pool): void {
+  if (guardedPools.has(pool)) return;
+  guardedPools.add(pool);
+  pool.on('acquire', (client) => {
+    if (guardedClients.has(client)) return;
+    guardedClients.add(client);
+    client.on('error', () => {});
+  });
 }
 
 function quoted(identifier: string): string {

@@ -15,20 +15,21 @@ export interface ReaderInbox {
  */
 export function createReaderInbox(): ReaderInbox {
   let waiting: string[] = [];
+  const take = () => {
+    const messages = waiting.map((content) => new HumanMessage(content));
+    waiting = [];
+    return messages;
+  };
   const middleware = createMiddleware({
     name: 'reader-inbox',
-    beforeModel: () => {
-      if (waiting.length === 0) return undefined;
-      const messages = waiting.map((content) => new HumanMessage(content));
-      waiting = [];
-      return { messages };
-    },
+    beforeModel: () => (waiting.length > 0 ? { messages: take() } : undefined),
     afterModel: {
       canJumpTo: ['model'],
       hook: (state) => {
         const last = state.messages.at(-1);
         const finishing = last !== undefined && AIMessage.isInstance(last) && !last.tool_calls?.length;
-        return finishing && waiting.length > 0 ? { jumpTo: 'model' as const } : undefined;
+        // The jump leads past `beforeModel`, so the messages are handed over here.
+        return finishing && waiting.length > 0 ? { messages: take(), jumpTo: 'model' as const } : undefined;
       },
     },
   }) as AgentMiddleware;
