@@ -75,7 +75,8 @@ export async function createRuntime(config: RuntimeConfig, deps: RuntimeDeps): P
     // Before the port: a 404 means that there is no such run.
     const unfinished = await store.takeUnfinished();
     for (const run of unfinished) supervisor.start(run, false);
-    const purging = cleanup.finishUnpurged();
+    const stopping = new AbortController();
+    const purging = cleanup.finishUnpurged(stopping.signal);
     const port = await server.listen(config.host, config.port);
     logger.info({ port, model: config.model, resumed: unfinished.length }, 'ready');
 
@@ -83,6 +84,7 @@ export async function createRuntime(config: RuntimeConfig, deps: RuntimeDeps): P
       port,
       async stop() {
         server.retire();
+        stopping.abort();
         intake.stop();
         await supervisor.stop(config.stopGraceMs);
         await purging;
