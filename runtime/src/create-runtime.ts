@@ -65,7 +65,10 @@ export async function createRuntime(config: RuntimeConfig, deps: RuntimeDeps): P
       config.runDeadlineMs,
     );
     const intake = createRunIntake({ runner, store, supervisor, queue, logger }, config);
-    const cleanup = createRunCleanup({ runner, store, supervisor, intake, logs, logger });
+    const cleanup = createRunCleanup(
+      { runner, store, supervisor, intake, logs, logger },
+      config.abortGraceMs,
+    );
     const streams = createRunStreams({ runner, store, supervisor, intake, cleanup, logs });
     const server = createRuntimeServer(
       { store, intake, cleanup, streams, supervisor, metrics, tracer, logger, now },

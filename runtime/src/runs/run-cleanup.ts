@@ -31,10 +31,8 @@ export interface RunCleanupDeps {
   logger: Logger;
 }
 
-/** How long an aborted run may take to stop before the caller is told to come back. */
-const abortMs = 10_000;
-
-export function createRunCleanup(deps: RunCleanupDeps): RunCleanup {
+/** @param abortGraceMs how long an aborted run may take to stop before the caller is told to come back. */
+export function createRunCleanup(deps: RunCleanupDeps, abortGraceMs: number): RunCleanup {
   const { runner, store, supervisor, intake, logs, logger } = deps;
   const going = new Map<string, Promise<boolean>>();
 
@@ -45,7 +43,7 @@ export function createRunCleanup(deps: RunCleanupDeps): RunCleanup {
     await intake.settled(threadId);
     const ended = await Promise.race([
       supervisor.forget(threadId).then(() => true),
-      sleep(abortMs, false, { ref: false }),
+      sleep(abortGraceMs, false, { ref: false }),
     ]);
     if (!ended) throw new Problem('not_ready', 'The run has not stopped yet');
     logs.drop(threadId);

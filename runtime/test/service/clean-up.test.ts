@@ -121,7 +121,7 @@ test('A thread that was cleaned up stays clean', async (t) => {
   });
 });
 
-test('A run whose agent does not stop is not reported as deleted', { timeout: 30_000 }, async (t) => {
+test('A run whose agent does not stop is not reported as deleted', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const stuck = createScriptedRunner(async () => ({ status: 'completed', files: {} }));
@@ -134,7 +134,7 @@ test('A run whose agent does not stop is not reported as deleted', { timeout: 30
     drain: () => {},
     message: () => {},
   });
-  const runtime = await startRuntime(database.url, stuck, { stopGraceMs: 10 });
+  const runtime = await startRuntime(database.url, stuck, { stopGraceMs: 10, abortGraceMs: 50 });
   await runtime.invoke(jobOf({ job_id: 'stuck' }));
   t.equal((await runtime.cleanUp('stuck')).status, 503);
   stop();
