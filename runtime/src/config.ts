@@ -25,6 +25,8 @@ export interface RuntimeConfig {
   readonly eventLogBytes: number;
   /** A stream's reader that takes nothing for so long is closed; it may come back with its position. */
   readonly readerStallMs: number;
+  /** How long a clean-up waits for an aborted run to stop before its caller is told to come back. */
+  readonly abortGraceMs: number;
   /** From SIGTERM until runs that have not reached a step's end are left where they are. */
   readonly stopGraceMs: number;
 }
@@ -86,6 +88,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): R
     queueLimit: whole('QUEUE_LIMIT', 1000, 0),
     eventLogBytes: whole('EVENT_LOG_BYTES', 256 * 1024 * 1024),
     readerStallMs: whole('READER_STALL_MS', 30_000),
+    abortGraceMs: whole('ABORT_GRACE_MS', 10_000),
     stopGraceMs: whole('STOP_GRACE_MS', 5_000, 0),
   };
   if (faults.length > 0) throw new ConfigError(faults);

@@ -65,7 +65,10 @@ export async function createRuntime(config: RuntimeConfig, deps: RuntimeDeps): P
       config.runDeadlineMs,
     );
     const intake = createRunIntake({ runner, store, supervisor, queue, logger }, config);
-    const cleanup = createRunCleanup({ runner, store, supervisor, intake, logs, logger });
+    const cleanup = createRunCleanup(
+      { runner, store, supervisor, intake, logs, logger },
+      config.abortGraceMs,
+    );
     const streams = createRunStreams({ runner, store, supervisor, intake, cleanup, logs });
     const server = createRuntimeServer(
       { store, intake, cleanup, streams, supervisor, metrics, tracer, logger, now },
@@ -75,7 +78,8 @@ export async function createRuntime(config: RuntimeConfig, deps: RuntimeDeps): P
     // Before the port: a 404 means that there is no such run.
     const unfinished = await store.takeUnfinished();
     for (const run of unfinished) supervisor.start(run, false);
-    const purging = cleanup.finishUnpurged();
+    const stopping = new AbortController();
+    const purging = cleanup.finishUnpurged(stopping.signal);
     const port = await server.listen(config.host, config.port);
     logger.info({ port, model: config.model, resumed: unfinished.length }, 'ready');
 
@@ -83,6 +87,7 @@ export async function createRuntime(config: RuntimeConfig, deps: RuntimeDeps): P
       port,
       async stop() {
         server.retire();
+        stopping.abort();
         intake.stop();
         await supervisor.stop(config.stopGraceMs);
         await purging;

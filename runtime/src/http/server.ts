@@ -11,8 +11,8 @@ import type { Metrics } from '../telemetry/metrics.js';
 import { contextOfTraceparent, traceparentOf } from '../telemetry/tracing.js';
 import { createExchange, type Exchange } from './exchange.js';
 import { decodeInvoke } from './invoke-body.js';
+import { createStallWatch } from './stall-watch.js';
 import {
-  createStallWatch,
   createStreamReader,
   type Position,
   readerBudgetBytes,

@@ -2,6 +2,7 @@ import { runtimeStreamMessage } from '@ide-orchestrator/protocol';
 import secureJson from 'secure-json-parse';
 import type { EventLog } from '../runs/event-log.js';
 import type { LiveRun } from '../runs/live-run.js';
+import type { StallWatch } from './stall-watch.js';
 import type { WebSocket } from './uws.js';
 
 /** Where a reader stood, as its query said. */
@@ -30,7 +31,6 @@ export interface StreamReaderDeps {
   run: (threadId: string) => LiveRun | undefined;
   cancel: (threadId: string) => Promise<void>;
   onClosedEarly: (reason: 'stalled' | 'log_dropped') => void;
-  /** Watches for a reader that takes nothing; see `createStallWatch`. */
   stalls: StallWatch;
 }
 
@@ -46,10 +46,15 @@ export function createStreamReader(ws: WebSocket<StreamData>, deps: StreamReader
   let next = 1;
   let open = true;
   let detach = (): void => {};
-  const stall = deps.stalls.watch(() => {
-    deps.onClosedEarly('stalled');
-    // Not `end`: a close frame would wait behind what the reader does not take.
-    ws.close();
+  let sentBytes = 0;
+  const unwatch = deps.stalls.watch({
+    sent: () => sentBytes,
+    waiting: () => ws.getBufferedAmount(),
+    onStall() {
+      deps.onClosedEarly('stalled');
+      // Not `end`: a close frame would wait behind what the reader does not take.
+      ws.close();
+    },
   });
 
   const end = (code: number, reason: string): void => {
@@ -76,14 +81,14 @@ export function createStreamReader(ws: WebSocket<StreamData>, deps: StreamReader
         }
         // Never 2 (dropped): the socket takes more than its budget and the largest frame together.
         ws.send(frame, false);
+        sentBytes += frame.length;
         next++;
       }
     });
     if (!open) return;
-    const waits = ws.getBufferedAmount();
-    stall.waiting(waits > 0);
     if (next <= source.lastSeq) {
-      if (waits < readerBudgetBytes) setImmediate(push);
+      // Otherwise `drain` goes on.
+      if (ws.getBufferedAmount() < readerBudgetBytes) setImmediate(push);
     } else if (source.state === 'ended') {
       end(1000, 'done');
     }
@@ -116,10 +121,7 @@ export function createStreamReader(ws: WebSocket<StreamData>, deps: StreamReader
 
   void begin();
   return {
-    drain() {
-      stall.progressed();
-      push();
-    },
+    drain: push,
     message(data, isBinary) {
       const parsed = isBinary ? null : runtimeStreamMessage.safeParse(objectOf(data));
       if (parsed === null || !parsed.success)
@@ -136,7 +138,7 @@ export function createStreamReader(ws: WebSocket<StreamData>, deps: StreamReader
     },
     closed() {
       open = false;
-      stall.stop();
+      unwatch();
       detach();
     },
     restart: () => end(1012, 'restarting'),
@@ -149,40 +151,4 @@ function frameOf(eventType: string, data: Record<string, unknown>): string {
 
 function objectOf(data: ArrayBuffer): unknown {
   return secureJson.safeParse(Buffer.from(data).toString('utf8'));
-}
-
-/** Finds sockets whose readers take nothing. */
-export interface StallWatch {
-  watch(onStall: () => void): { waiting(is: boolean): void; progressed(): void; stop(): void };
-  stop(): void;
-}
-
-/** Calls `onStall` where something waited for `stallMs` without any of it being taken. */
-export function createStallWatch({ now }: { now: () => number }, stallMs: number): StallWatch {
-  const watched = new Set<{ since: number | null; onStall: () => void }>();
-  const timer = setInterval(
-    () => {
-      const time = now();
-      for (const entry of watched) if (entry.since !== null && time - entry.since >= stallMs) entry.onStall();
-    },
-    Math.max(10, Math.ceil(stallMs / 4)),
-  );
-  timer.unref();
-  return {
-    watch(onStall) {
-      const entry: { since: number | null; onStall: () => void } = { since: null, onStall };
-      watched.add(entry);
-      return {
-        waiting(is) {
-          if (!is) entry.since = null;
-          else entry.since ??= now();
-        },
-        progressed() {
-          entry.since = now();
-        },
-        stop: () => watched.delete(entry),
-      };
-    },
-    stop: () => clearInterval(timer),
-  };
 }

@@ -93,6 +93,9 @@ export function createAgentControl({ idleWatch, onBuilt }: AgentControlDeps): Ag
       const idle = idleWatch.watch(() => end(stalled));
       const deadline = setTimeout(() => end(deadlineExceeded), Math.min(leftMs, longestTimerMs));
       const building = setTimeout(onBuilt, buildMs);
+      // An agent that never stops must not hold the process when all else has ended.
+      deadline.unref();
+      building.unref();
       let events = 0;
       try {
         handle = begin((event) => {

@@ -4,6 +4,7 @@ import type { RunStore } from '../db/runs-store.js';
 import { Problem } from '../errors.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { EventLogStore } from './event-log.js';
+import { untilAnswered } from './retry.js';
 import { type RunIntake, reached } from './run-intake.js';
 import type { RunSupervisor } from './run-supervisor.js';
 
@@ -17,8 +18,8 @@ export interface RunCleanup {
   cleanUp(threadId: string): Promise<boolean>;
   /** Whether a clean-up of the thread is under way. */
   isGoing(threadId: string): boolean;
-  /** Finishes what another process began. */
-  finishUnpurged(): Promise<void>;
+  /** Finishes what another process began; never rejects. */
+  finishUnpurged(signal: AbortSignal): Promise<void>;
 }
 
 export interface RunCleanupDeps {
@@ -30,10 +31,8 @@ export interface RunCleanupDeps {
   logger: Logger;
 }
 
-/** How long an aborted run may take to stop before the caller is told to come back. */
-const abortMs = 10_000;
-
-export function createRunCleanup(deps: RunCleanupDeps): RunCleanup {
+/** @param abortGraceMs how long an aborted run may take to stop before the caller is told to come back. */
+export function createRunCleanup(deps: RunCleanupDeps, abortGraceMs: number): RunCleanup {
   const { runner, store, supervisor, intake, logs, logger } = deps;
   const going = new Map<string, Promise<boolean>>();
 
@@ -44,7 +43,7 @@ export function createRunCleanup(deps: RunCleanupDeps): RunCleanup {
     await intake.settled(threadId);
     const ended = await Promise.race([
       supervisor.forget(threadId).then(() => true),
-      sleep(abortMs, false, { ref: false }),
+      sleep(abortGraceMs, false, { ref: false }),
     ]);
     if (!ended) throw new Problem('not_ready', 'The run has not stopped yet');
     logs.drop(threadId);
@@ -66,11 +65,14 @@ export function createRunCleanup(deps: RunCleanupDeps): RunCleanup {
   return {
     cleanUp,
     isGoing: (threadId) => going.has(threadId),
-    async finishUnpurged() {
-      for (const threadId of await store.unpurged()) {
-        await cleanUp(threadId).catch((error: unknown) =>
-          logger.warn({ err: error, thread_id: threadId }, 'clean-up left unfinished'),
-        );
+    async finishUnpurged(signal) {
+      try {
+        for (const threadId of await untilAnswered(store.unpurged, signal)) {
+          if (!signal.aborted) await untilAnswered(() => cleanUp(threadId), signal);
+        }
+      } catch (thrown) {
+        // The next process finds the same rows, and whoever asked for the clean-up asks again.
+        logger.warn({ err: thrown }, 'clean-up left unfinished');
       }
     },
   };

@@ -29,8 +29,11 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
   const runner = createScriptedRunner(briefScript);
   const runtime = await startRuntime(gate.url, runner);
   t.teardown(() => runtime.stop());
-  const post = (body: string | Buffer, headers: Record<string, string> = json, path = '/deepagents-runtime/invoke') =>
-    runtime.request(path, { method: 'POST', headers, body });
+  const post = (
+    body: string | Buffer,
+    headers: Record<string, string> = json,
+    path = '/deepagents-runtime/invoke',
+  ) => runtime.request(path, { method: 'POST', headers, body });
   const event = (changes: Record<string, unknown> = {}) => ({
     specversion: '1.0',
     id: '1',
@@ -41,7 +44,13 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
     ...changes,
   });
   const structured = { 'content-type': 'application/cloudevents+json' };
-  const binary = { ...json, 'ce-id': '1', 'ce-source': '/t', 'ce-specversion': '1.0', 'ce-type': 'agent.execute' };
+  const binary = {
+    ...json,
+    'ce-id': '1',
+    'ce-source': '/t',
+    'ce-specversion': '1.0',
+    'ce-type': 'agent.execute',
+  };
 
   await t.test('another media type is 415', async (t) => {
     t.match(await post('x', { 'content-type': 'text/plain' }), {
@@ -68,7 +77,10 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
     const input_payload = { messages: [{ role: 'user', content: 'a\u0000b' }] };
     t.match(await post(JSON.stringify(jobOf({ input_payload }))), {
       status: 422,
-      body: { code: 'validation_failed', message: /^input_payload\.messages\.0\.content must not contain U\+0000/ },
+      body: {
+        code: 'validation_failed',
+        message: /^input_payload\.messages\.0\.content must not contain U\+0000/,
+      },
     });
     const agent_definition = { deep: [{ '\ud800': 1 }] };
     t.equal((await post(JSON.stringify(jobOf({ agent_definition })))).status, 422);
@@ -80,24 +92,27 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
     t.equal((await post(JSON.stringify(jobOf({ input_payload })))).status, 200);
   });
 
-  await t.test('what the agents refuse is told with their code where it is one of the contract', async (t) => {
-    const refuse = (error: Error): void => {
-      runner.onCheck = () => {
-        throw error;
+  await t.test(
+    'what the agents refuse is told with their code where it is one of the contract',
+    async (t) => {
+      const refuse = (error: Error): void => {
+        runner.onCheck = () => {
+          throw error;
+        };
       };
-    };
-    refuse(Object.assign(new Error('no such provider'), { code: 'invalid_model' }));
-    t.match(await post(JSON.stringify(jobOf())), {
-      status: 422,
-      body: { code: 'invalid_model', message: 'no such provider' },
-    });
-    refuse(Object.assign(new Error('no nodes'), { code: 'invalid_definition' }));
-    t.match(await post(JSON.stringify(jobOf())), {
-      status: 422,
-      body: { code: 'validation_failed', message: 'no nodes' },
-    });
-    runner.onCheck = () => {};
-  });
+      refuse(Object.assign(new Error('no such provider'), { code: 'invalid_model' }));
+      t.match(await post(JSON.stringify(jobOf())), {
+        status: 422,
+        body: { code: 'invalid_model', message: 'no such provider' },
+      });
+      refuse(Object.assign(new Error('no nodes'), { code: 'invalid_definition' }));
+      t.match(await post(JSON.stringify(jobOf())), {
+        status: 422,
+        body: { code: 'validation_failed', message: 'no nodes' },
+      });
+      runner.onCheck = () => {};
+    },
+  );
 
   await t.test('a body over 32 MiB is 413, announced or not', async (t) => {
     const big = Buffer.alloc(32 * 1024 * 1024 + 1, 32);
@@ -141,7 +156,9 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
   await t.test('a caller who leaves in the middle of a body harms nobody', async (t) => {
     await new Promise<void>((resolve) => {
       const socket = connect(runtime.port, '127.0.0.1', () => {
-        socket.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{');
+        socket.write(
+          'POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{',
+        );
         setTimeout(() => socket.destroy(), 30);
       });
       socket.on('close', () => resolve());
@@ -165,8 +182,15 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
   });
 
   await t.test('an event of another type or shape is 400', async (t) => {
-    for (const body of [event({ type: 'agent.other' }), event({ source: undefined }), event({ specversion: '9' })])
-      t.match(await post(JSON.stringify(body), structured), { status: 400, body: { code: 'malformed_event' } });
+    for (const body of [
+      event({ type: 'agent.other' }),
+      event({ source: undefined }),
+      event({ specversion: '9' }),
+    ])
+      t.match(await post(JSON.stringify(body), structured), {
+        status: 400,
+        body: { code: 'malformed_event' },
+      });
     const batch = { 'content-type': 'application/cloudevents-batch+json' };
     t.match(await post(JSON.stringify([event()]), batch), { status: 400, body: { code: 'malformed_event' } });
     t.equal((await post('{', structured)).status, 400);

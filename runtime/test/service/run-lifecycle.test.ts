@@ -47,7 +47,8 @@ test('A run ends in one of the ways that the contract names', async (t) => {
     queueLimit: 2,
   });
   t.teardown(() => runtime.stop());
-  const kinds = (stream: { frames: { event_type: string }[] }) => stream.frames.map((frame) => frame.event_type);
+  const kinds = (stream: { frames: { event_type: string }[] }) =>
+    stream.frames.map((frame) => frame.event_type);
 
   await t.test('a failure is told by error, then end, and by state', async (t) => {
     await runtime.invoke(named('fail', { job_id: 'fails' }));
@@ -104,7 +105,13 @@ test('A run ends in one of the ways that the contract names', async (t) => {
     await runtime.invoke(named('listen', { job_id: 'listens' }));
     const stream = runtime.stream('listens');
     await stream.until((frame) => frame.event_type === 'on_llm_stream');
-    for (const text of ['no json', '[]', '{"type":"other"}', '{"type":"message"}', '{"__proto__":1,"type":"cancel"}'])
+    for (const text of [
+      'no json',
+      '[]',
+      '{"type":"other"}',
+      '{"type":"message"}',
+      '{"__proto__":1,"type":"cancel"}',
+    ])
       stream.socket.send(text);
     stream.socket.send(Buffer.from([1, 2]));
     stream.socket.send('{"type":"message","content":"louder"}');
@@ -138,39 +145,46 @@ test('A run ends in one of the ways that the contract names', async (t) => {
     t.match(stream.frames.at(-2)?.data, { code: 'cancelled' });
   });
 
-  await t.test('jobs beyond the bound wait, in order, their streams open at once; beyond the queue is 429', async (t) => {
-    const before = runner.started.length;
-    const ids = ['q1', 'q2', 'q3', 'q4', 'q5'];
-    for (const job_id of ids) t.equal((await runtime.invoke(named('listen', { job_id }))).status, 200);
-    t.equal(runner.started.length - before, 3);
-    const full = await runtime.invoke(named('listen', { job_id: 'q6' }));
-    t.match(full, { status: 429, body: { code: 'queue_full' } });
-    t.equal((await runtime.invoke(named('listen', { job_id: 'q5' }))).status, 200, 'a repeat is no new job');
-    t.equal((await runtime.state('q4')).body.status, 'running');
-    const metrics = await runtime.request('/metrics');
-    t.ok(String(metrics.body).includes('deepagents_runtime_queue_length 2'));
+  await t.test(
+    'jobs beyond the bound wait, in order, their streams open at once; beyond the queue is 429',
+    async (t) => {
+      const before = runner.started.length;
+      const ids = ['q1', 'q2', 'q3', 'q4', 'q5'];
+      for (const job_id of ids) t.equal((await runtime.invoke(named('listen', { job_id }))).status, 200);
+      t.equal(runner.started.length - before, 3);
+      const full = await runtime.invoke(named('listen', { job_id: 'q6' }));
+      t.match(full, { status: 429, body: { code: 'queue_full' } });
+      t.equal(
+        (await runtime.invoke(named('listen', { job_id: 'q5' }))).status,
+        200,
+        'a repeat is no new job',
+      );
+      t.equal((await runtime.state('q4')).body.status, 'running');
+      const metrics = await runtime.request('/metrics');
+      t.ok(String(metrics.body).includes('deepagents_runtime_queue_length 2'));
 
-    const waiting = runtime.stream('q4');
-    const opening = await waiting.until((frame) => frame.event_type === 'on_open');
-    t.same(opening.data, { epoch: 1, first_seq: 0, last_seq: 0 });
-    waiting.socket.send('{"type":"message","content":"early"}');
+      const waiting = runtime.stream('q4');
+      const opening = await waiting.until((frame) => frame.event_type === 'on_open');
+      t.same(opening.data, { epoch: 1, first_seq: 0, last_seq: 0 });
+      waiting.socket.send('{"type":"message","content":"early"}');
 
-    t.equal(await runtime.cancel('q5'), 202, 'one that waits does not wait for its end');
-    t.match((await runtime.finished('q5')).error, { code: 'cancelled' });
-    const ended = runtime.stream('q5');
-    await ended.closed;
-    t.same(kinds(ended), ['on_open', 'error', 'end']);
+      t.equal(await runtime.cancel('q5'), 202, 'one that waits does not wait for its end');
+      t.match((await runtime.finished('q5')).error, { code: 'cancelled' });
+      const ended = runtime.stream('q5');
+      await ended.closed;
+      t.same(kinds(ended), ['on_open', 'error', 'end']);
 
-    await runtime.cancel('q1');
-    t.equal(await waiting.closed, 1000);
-    t.match(waiting.frames.at(-2)?.data, { messages: ['early'] });
-    await runtime.cancel('q2');
-    await runtime.cancel('q3');
-    t.same(
-      runner.started.slice(before).map((run) => run.threadId),
-      ['q1', 'q2', 'q3', 'q4'],
-    );
-  });
+      await runtime.cancel('q1');
+      t.equal(await waiting.closed, 1000);
+      t.match(waiting.frames.at(-2)?.data, { messages: ['early'] });
+      await runtime.cancel('q2');
+      await runtime.cancel('q3');
+      t.same(
+        runner.started.slice(before).map((run) => run.threadId),
+        ['q1', 'q2', 'q3', 'q4'],
+      );
+    },
+  );
 });
 
 test('A run over its deadline is ended, also when it resumes after it', async (t) => {
