@@ -145,6 +145,23 @@ t.test('a lock that is held for 3 s ends the wait, and the same may be tried aga
   t.same(kindOf(waited), { unknown: true, content: false, unavailable: false });
 });
 
+t.test('a transaction that idles for 2 s is over, its lock is free and its slot is not lost', async (t) => {
+  const small = await createPool({ url, maximumPoolSize: 1, applicationName: 'idler' });
+  const none = z.object({});
+  await pool.query(named('seed', none)`INSERT INTO users (id) VALUES ('idle')`);
+  const error = await caught(
+    small.transaction(async (tx) => {
+      await tx.query(named('hold', none)`SELECT 1 FROM users WHERE id = 'idle' FOR UPDATE`);
+      await sleep(2_300);
+      await tx.query(named('late', none)`UPDATE users SET created_at = now() WHERE id = 'idle'`);
+    }),
+  );
+  t.ok(isUnknownOutcome(error), String(error));
+  await pool.query(named('free', none)`SELECT 1 FROM users WHERE id = 'idle' FOR UPDATE NOWAIT`);
+  t.equal((await small.query(named('again', none)`SELECT 1`)).rowCount, 1);
+  await small.end();
+});
+
 t.test('a deadline of our own bounds a backend that does not answer', async (t) => {
   const slow = pool.query(named('slow', z.object({}))`SELECT pg_sleep(0.3)`);
   const error = await caught(withDeadline(slow, 20));
