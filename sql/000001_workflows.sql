@@ -41,6 +41,7 @@ CREATE TABLE version_files (
 
 ALTER TABLE workflows
   ADD CONSTRAINT workflows_production FOREIGN KEY (id, production_version) REFERENCES versions;
+CREATE INDEX workflows_production_version ON workflows (id, production_version) WHERE production_version IS NOT NULL;
 
 -- A workflow has one draft for life. Deleted, it keeps its row and its tombstones, and is made anew in place.
 CREATE TABLE drafts (

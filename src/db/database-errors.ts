@@ -1,12 +1,4 @@
-import {
-  BackendTerminatedError,
-  BackendTerminatedUnexpectedlyError,
-  IdleTransactionTimeoutError,
-  IntegrityConstraintViolationError,
-  InvalidInputError,
-  StatementCancelledError,
-  StatementTimeoutError,
-} from 'slonik';
+import { BackendTerminatedError, ConnectionError } from 'slonik';
 
 /** No answer from PostgreSQL within our own deadline: a frozen backend or a dead network. The commit may have happened. */
 export class DatabaseTimeout extends Error {
@@ -35,6 +27,7 @@ const UNSENT_MESSAGE = /timeout expired|connection timeout|Connection pool (is b
 
 /** True where nothing was sent: no connection could be made, no slot is free, the server or the pool is going down. */
 export const isUnavailable = (error: unknown): boolean =>
+  error instanceof ConnectionError ||
   UNAVAILABLE.test(codeOf(error)) ||
   UNSENT_MESSAGE.test(messageOf(error)) ||
   (error instanceof AggregateError && error.errors.some(isUnavailable));
@@ -45,21 +38,13 @@ export const isUnknownOutcome = (error: unknown): boolean =>
   !isUnavailable(error) &&
   (error instanceof DatabaseTimeout ||
     error instanceof BackendTerminatedError ||
-    error instanceof BackendTerminatedUnexpectedlyError ||
-    error instanceof IdleTransactionTimeoutError ||
-    error instanceof StatementTimeoutError ||
-    error instanceof StatementCancelledError ||
     UNKNOWN.test(codeOf(error)) ||
     /connection terminated|not queryable|Client (is|was) (pending destroy|destroyed|closed)/i.test(
       messageOf(error),
     ));
 
 /** True for a refusal of the content itself (SQLSTATE class 22, 23 or 54): the same statement will never succeed. */
-export const isContentError = (error: unknown): boolean =>
-  // Slonik keeps no SQLSTATE in its error for 22P02 (text that is no JSON, no UUID, …).
-  error instanceof InvalidInputError ||
-  error instanceof IntegrityConstraintViolationError ||
-  /^(22|23|54)...$/.test(codeOf(error));
+export const isContentError = (error: unknown): boolean => /^(22|23|54)...$/.test(codeOf(error));
 
 /** Rejects with {@link DatabaseTimeout} when `promise` has not settled after `milliseconds`. The statement goes on in
  * PostgreSQL; whoever calls treats the outcome as unknown. */

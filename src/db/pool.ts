@@ -1,13 +1,12 @@
 import {
-  createBigintTypeParser,
-  createNumericTypeParser,
   createPool as createSlonikPool,
   type DatabasePool,
   type Interceptor,
   type QueryResultRow,
   SchemaValidationError,
 } from 'slonik';
-import { nameOf } from './statement.js';
+import { createPgDriver } from './pg-driver.js';
+import { named, nameOf, noRow } from './statement.js';
 
 export {
   DatabaseTimeout,
@@ -29,12 +28,12 @@ export interface PoolOptions {
 const LOCK_TIMEOUT_MS = 3_000;
 const STATEMENT_TIMEOUT_MS = 10_000;
 const IDLE_IN_TRANSACTION_MS = 2_000;
+const ANSWER_TIMEOUT_MS = 13_000;
 
 /** The URL with the settings that Slonik has no option for; the server notices a dead peer within about 20 s. */
 const urlWithSettings = (url: string, applicationName: string): string => {
   const parsed = new URL(url);
   const settings = [
-    `lock_timeout=${LOCK_TIMEOUT_MS}`,
     'timezone=UTC',
     'tcp_keepalives_idle=10',
     'tcp_keepalives_interval=5',
@@ -73,6 +72,16 @@ const createTimer = (onQuery: (name: string, seconds: number) => void): Intercep
   };
 };
 
+/** Fails at once where the server cannot be reached, rather than with the first statement. */
+const probe = async (pool: DatabasePool): Promise<void> => {
+  try {
+    await pool.query(named('probe', noRow)`SELECT 1`);
+  } catch (error) {
+    await pool.end();
+    throw error;
+  }
+};
+
 /**
  * Opens the pool that all SQL but LISTEN and the heartbeat goes through.
  *
@@ -90,12 +99,9 @@ export const createPool = async (options: PoolOptions): Promise<DatabasePool> =>
     // No statement here leaves anything behind in its session, so the DISCARD ALL per release is saved.
     resetConnection: async () => {},
     statementTimeout: STATEMENT_TIMEOUT_MS,
-    typeParsers: [
-      createBigintTypeParser(),
-      createNumericTypeParser(),
-      { name: 'timestamptz', parse: (value: string) => new Date(value).toISOString() },
-    ],
+    driverFactory: createPgDriver({ lockTimeoutMs: LOCK_TIMEOUT_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS }),
   });
+  await probe(pool);
   pool.on('error', () => undefined);
   return pool;
 };

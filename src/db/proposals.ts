@@ -15,7 +15,12 @@ import { named } from './statement.js';
 import { type StoredFrame, unpackFrames, unpackJson } from './stored-bytes.js';
 import type { CreatedCursor } from './workflows.js';
 
-export { type StartProposalInput, type StartProposalResult, startProposal } from './start-proposal.js';
+export {
+  type StartProposalInput,
+  type StartProposalResult,
+  startProposal,
+  wasStarted,
+} from './start-proposal.js';
 export {
   listReviveable,
   readAttempts,
