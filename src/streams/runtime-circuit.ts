@@ -9,10 +9,10 @@ import {
   SlidingCountBreaker,
 } from 'mollitia';
 
-export type CircuitState = 'closed' | 'half_open' | 'open';
+type CircuitState = 'closed' | 'half_open' | 'open';
 
 /** A call that went through, or why it was not made. */
-export type Guarded<Value> = { kind: 'done'; value: Value } | { kind: 'open' } | { kind: 'overloaded' };
+type Guarded<Value> = { kind: 'done'; value: Value } | { kind: 'open' } | { kind: 'overloaded' };
 
 /** What a call says of the dependency's health. `undecided` (the caller gave up) counts only where it was the probe. */
 export type Health = 'good' | 'bad' | 'undecided';

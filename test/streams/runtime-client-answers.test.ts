@@ -248,6 +248,18 @@ test('each call has a span, and hands the caller’s trace on', async (t) => {
   t.equal(runtime.requests[0]?.headers.traceparent, `00-${traceId}-${span?.spanContext().spanId}-01`);
 });
 
+test('calls one after another share a connection, and leave nothing on it', async (t) => {
+  const warnings: Error[] = [];
+  const warned = (warning: Error): void => void warnings.push(warning);
+  process.on('warning', warned);
+  t.teardown(() => process.off('warning', warned));
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  for (let index = 0; index < 15; index++) await client.invoke(jobOf(`job-${index}`));
+  await wait(1);
+  t.same(warnings, []);
+  t.equal(runtime.connections, 1);
+});
+
 test('stopping ends what is under way', async (t) => {
   const { client, runtime } = await createRuntimeClientFixture(t.teardown, {
     invoke: () => 'hang',
