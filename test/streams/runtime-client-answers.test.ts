@@ -4,6 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { test } from 'tap';
 import { countOf, createRuntimeClientFixture, jobOf } from '../support/runtime-client-fixture.js';
 import type { ScriptedAnswer } from '../support/scripted-runtime.js';
+import { until } from '../support/until.js';
 
 const requests = (endpoint: string, status: string) =>
   `ide_orchestrator_deepagents_runtime_requests_total{endpoint="${endpoint}",status="${status}"}`;
@@ -147,7 +148,7 @@ test('a deadline aborts the request on the wire', async (t) => {
   const began = performance.now();
   t.match(await client.invoke(jobOf('job')), { kind: 'unknown', reason: 'timeout' });
   t.ok(performance.now() - began >= 395);
-  await wait(20);
+  await until(() => runtime.requests[0]?.aborted === true);
   t.equal(runtime.requests[0]?.aborted, true);
 });
 
@@ -159,7 +160,7 @@ test('a signal aborts the request on the wire, before it is sent too', async (t)
   controller.abort();
   t.match(await under, { kind: 'unknown', reason: 'aborted' });
   t.match(await client.invoke(jobOf('job'), { signal: controller.signal }), { kind: 'unknown' });
-  await wait(20);
+  await until(() => runtime.requests[0]?.aborted === true);
   t.equal(runtime.requests.length, 1);
   t.equal(runtime.requests[0]?.aborted, true);
 });

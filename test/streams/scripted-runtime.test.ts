@@ -4,6 +4,7 @@ import { WebSocket } from 'ws';
 import { jobOf } from '../support/runtime-client-fixture.js';
 import { createScriptedRuntime, type ScriptedRuntime } from '../support/scripted-runtime.js';
 import { wireFilesOf } from '../support/scripted-thread.js';
+import { until } from '../support/until.js';
 
 async function start(runtime: ScriptedRuntime, id: string) {
   const response = await fetch(`${runtime.url}/deepagents-runtime/invoke`, {
@@ -83,7 +84,7 @@ test('an older runtime numbers nothing, opens nothing, and may leave the socket 
   const { frames, socket, closed } = await readAll(runtime, 'job?after=1');
   socket.send(JSON.stringify({ type: 'message', content: 'hear me' }));
   socket.send('nonsense');
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => thread.messages.length === 2 && frames.length === 2);
   t.same(thread.messages, [{ type: 'message', content: 'hear me' }, 'nonsense']);
   t.same(frames, [
     { event_type: 'on_llm_stream', data: { raw_event: 'x' } },
