@@ -1,7 +1,7 @@
 import { limits } from '@ide-orchestrator/protocol';
 import type { Config } from './config.js';
 
-export type Unit = 'ms' | 'bytes' | 'count' | 'port';
+type Unit = 'ms' | 'bytes' | 'count' | 'port';
 
 /** One number of the configuration: the variable that sets it, and what it means. */
 export interface NumberVariable {
@@ -151,7 +151,7 @@ export const numberVariables: NumberTable = {
 };
 
 /** A variable that is no number. `required` = in production. */
-export interface TextVariable {
+interface TextVariable {
   readonly name: string;
   readonly fallback: string | null;
   readonly required: boolean;
@@ -165,7 +165,7 @@ const text = (name: string, fallback: string | null, meaning: string, required =
   meaning,
 });
 
-export const textVariables: readonly TextVariable[] = [
+const textVariables: readonly TextVariable[] = [
   text('NODE_ENV', null, '`production` makes the required variables required; anything else is development'),
   text('HOST', '127.0.0.1', 'Address to listen on; in production the default is 0.0.0.0'),
   text('LOG_LEVEL', 'info', 'trace, debug, info, warn, error, fatal or silent'),

@@ -187,7 +187,7 @@ function keyOf(
   fault: Fault,
 ): Pick<Config['auth'], 'publicKeyPem' | 'jwksUrl' | 'secret'> {
   // A PEM in one line with \n in it is what many secret stores hand out.
-  const publicKeyPem = text('JWT_PUBLIC_KEY')?.replaceAll('\\n', '\n') ?? null;
+  const publicKeyPem = text('JWT_PUBLIC_KEY')?.replaceAll('\\n', '\n').trim() ?? null;
   const jwksUrl = url('JWT_JWKS_URL', text('JWT_JWKS_URL'), ['http:', 'https:']);
   const secret = text('JWT_SECRET');
   const named = ['JWT_PUBLIC_KEY', 'JWT_JWKS_URL', 'JWT_SECRET'].filter((name) => text(name) !== null);

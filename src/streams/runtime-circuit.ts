@@ -9,10 +9,10 @@ import {
   SlidingCountBreaker,
 } from 'mollitia';
 
-export type CircuitState = 'closed' | 'half_open' | 'open';
+type CircuitState = 'closed' | 'half_open' | 'open';
 
 /** A call that went through, or why it was not made. */
-export type Guarded<Value> = { kind: 'done'; value: Value } | { kind: 'open' } | { kind: 'overloaded' };
+type Guarded<Value> = { kind: 'done'; value: Value } | { kind: 'open' } | { kind: 'overloaded' };
 
 /** What a call says of the dependency's health. `undecided` (the caller gave up) counts only where it was the probe. */
 export type Health = 'good' | 'bad' | 'undecided';
@@ -97,12 +97,14 @@ export function createRuntimeCircuit(options: RuntimeCircuitOptions): RuntimeCir
     maxQueueWait: options.maxWaitMs,
   });
   let probes = 0;
+  let stopped = false;
   const func = async <Value>(call: Call<Value>): Promise<Value> => {
     const probing = breaker.state === BreakerState.HALF_OPENED;
     if (probing) probes++;
     try {
       const { value, health } = await call();
-      if (health === 'bad' || (health === 'undecided' && probing)) throw new BadHealth(value);
+      // What fails after the stop must not open the circuit: that would begin a timer which nobody ends.
+      if (!stopped && (health === 'bad' || (health === 'undecided' && probing))) throw new BadHealth(value);
       return value;
     } finally {
       if (probing) probes--;
@@ -136,6 +138,9 @@ export function createRuntimeCircuit(options: RuntimeCircuitOptions): RuntimeCir
       if (breaker.state === BreakerState.HALF_OPENED) return probes > 0 ? 1 : null;
       return Math.max(1, Math.ceil((breaker.stateTimestamp + openMs - Date.now()) / 1000));
     },
-    stop: () => breaker.dispose(),
+    stop() {
+      stopped = true;
+      breaker.dispose();
+    },
   };
 }

@@ -19,7 +19,7 @@ import { createExchanger, type Exchange, type ExchangeRequest, isAwayStatus } fr
 import { openRuntimeStream, type StreamRequest } from './runtime-handshake.js';
 
 /** `refused` is certain: no run was started by this call. `unknown`: it may have been; repeat with the same `job_id`. */
-export type InvokeResult =
+type InvokeResult =
   | { kind: 'started'; threadId: string }
   /** The job was cleaned up: it will never run again. */
   | { kind: 'gone' }
@@ -35,11 +35,11 @@ export type InvokeResult =
 
 /** `away`: nothing was learned of the run. */
 export type StateResult = { kind: 'state'; state: RuntimeState } | { kind: 'not_found' } | { kind: 'away' };
-export type CancelResult = 'accepted' | 'not_found' | 'away';
+type CancelResult = 'accepted' | 'not_found' | 'away';
 /** `confirmed` only by 204, or a 404 that says `thread_not_found`. */
-export type CleanupResult = 'confirmed' | 'pending';
+type CleanupResult = 'confirmed' | 'pending';
 
-export interface CallOptions {
+interface CallOptions {
   /** Cancels the request on the wire. */
   signal?: AbortSignal | undefined;
   /** The trace to continue; default: the active context. */

@@ -120,7 +120,9 @@ export function createExchanger(options: { origin: URL; connectDeadlineMs: numbe
       aborts.add(abort);
 
       outgoing.on('socket', (socket) => {
-        if (!socket.connecting) connected = true;
+        // A kept connection has no more of these to tell, and would collect the listeners.
+        connected = !socket.connecting;
+        if (connected) return;
         socket.once(secure ? 'secureConnect' : 'connect', () => {
           connected = true;
         });

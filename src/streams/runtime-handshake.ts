@@ -24,29 +24,33 @@ interface HandshakeDeps {
   tracer: Tracer;
 }
 
-/** Room above the largest frame, so that the reader sees the frame that is too large rather than a lost socket. */
-const overheadBytes = 1024;
-
 /**
  * Opens a run's stream. The handshake has a span, is counted (`endpoint="stream"`, status 101 or what came instead) and told
  * to the circuit; the circuit does not hold it back.
  *
  * UTF-8 is not checked here: ws would close the socket with 1007, and after each reconnection again, while the contract wants
  * one unreadable frame dropped with a warning. Whoever decodes the frame has to check (`isUtf8` of node:buffer).
- * A message over `frameBytes` + 1 KiB is the error `WS_ERR_UNSUPPORTED_MESSAGE_LENGTH`.
+ * A message over `frameBytes` is the error `WS_ERR_UNSUPPORTED_MESSAGE_LENGTH`.
  */
 export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): WebSocket {
   const parent = request.traceparent ? contextFromTraceparent(request.traceparent) : context.active();
   const span = deps.tracer.startSpan('deepagents_runtime.stream', { kind: SpanKind.CLIENT }, parent);
   const ended = deps.metrics.deepagentsRuntimeRequestDurationSeconds.startTimer({ endpoint: 'stream' });
+  let refusedWith: (status: number) => void = () => undefined;
   const socket = new WebSocket(streamUrlOf(request, deps), {
+    // Heard here, not by `unexpected-response`: a listener to that takes the handling away from ws, and the reader may want it.
+    finishRequest(upgrade) {
+      upgrade.on('response', ({ statusCode }) => refusedWith(statusCode ?? 0));
+      upgrade.end();
+    },
     perMessageDeflate: false,
-    maxPayload: deps.config.frameBytes + overheadBytes,
+    maxPayload: deps.config.frameBytes,
     handshakeTimeout: deps.config.handshakeTimeoutMs,
     skipUTF8Validation: true,
     headers: headersOf(trace.setSpan(parent, span)),
   });
   const handshake = new Promise<string>((resolve) => {
+    refusedWith = (status) => resolve(String(status));
     socket.once('open', () => resolve('101'));
     // Never taken off: an `error` without a listener would end the process.
     socket.on('error', (error) => resolve(handshakeFailureOf(error)));
@@ -62,15 +66,7 @@ export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): 
   return socket;
 }
 
-/** The HTTP status with which the runtime refused the upgrade, or null where the error is another one. */
-export function refusedStatusOf(error: Error): number | null {
-  const [, status] = /^Unexpected server response: (\d{3})$/.exec(error.message) ?? [];
-  return status === undefined ? null : Number(status);
-}
-
 function handshakeFailureOf(error: Error): string {
-  const status = refusedStatusOf(error);
-  if (status !== null) return String(status);
   if (error.message === 'Opening handshake has timed out') return 'timeout';
   if (error.message === 'WebSocket was closed before the connection was established') return 'aborted';
   return 'code' in error && error.code === 'ECONNREFUSED' ? 'unreachable' : 'reset';

@@ -4,6 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { test } from 'tap';
 import { countOf, createRuntimeClientFixture, jobOf } from '../support/runtime-client-fixture.js';
 import type { ScriptedAnswer } from '../support/scripted-runtime.js';
+import { until } from '../support/until.js';
 
 const requests = (endpoint: string, status: string) =>
   `ide_orchestrator_deepagents_runtime_requests_total{endpoint="${endpoint}",status="${status}"}`;
@@ -147,7 +148,7 @@ test('a deadline aborts the request on the wire', async (t) => {
   const began = performance.now();
   t.match(await client.invoke(jobOf('job')), { kind: 'unknown', reason: 'timeout' });
   t.ok(performance.now() - began >= 395);
-  await wait(20);
+  await until(() => runtime.requests[0]?.aborted === true);
   t.equal(runtime.requests[0]?.aborted, true);
 });
 
@@ -159,7 +160,7 @@ test('a signal aborts the request on the wire, before it is sent too', async (t)
   controller.abort();
   t.match(await under, { kind: 'unknown', reason: 'aborted' });
   t.match(await client.invoke(jobOf('job'), { signal: controller.signal }), { kind: 'unknown' });
-  await wait(20);
+  await until(() => runtime.requests[0]?.aborted === true);
   t.equal(runtime.requests.length, 1);
   t.equal(runtime.requests[0]?.aborted, true);
 });
@@ -246,6 +247,18 @@ test('each call has a span, and hands the caller’s trace on', async (t) => {
   t.equal(span?.attributes['http.response.status_code'], 200);
   t.equal(span?.parentSpanContext?.spanId, '00f067aa0ba902b7');
   t.equal(runtime.requests[0]?.headers.traceparent, `00-${traceId}-${span?.spanContext().spanId}-01`);
+});
+
+test('calls one after another share a connection, and leave nothing on it', async (t) => {
+  const warnings: Error[] = [];
+  const warned = (warning: Error): void => void warnings.push(warning);
+  process.on('warning', warned);
+  t.teardown(() => process.off('warning', warned));
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  for (let index = 0; index < 15; index++) await client.invoke(jobOf(`job-${index}`));
+  await wait(1);
+  t.same(warnings, []);
+  t.equal(runtime.connections, 1);
 });
 
 test('stopping ends what is under way', async (t) => {

@@ -176,6 +176,22 @@ test('a call that begins while the fifth failure is being counted does not undo 
   }
 });
 
+test('once stopped, an open circuit and calls that fail late leave no timer behind', async (t) => {
+  const timers = () => process.getActiveResourcesInfo().filter((each) => each === 'Timeout').length;
+  const before = timers();
+  const bad = async () => ({ value: 'bad', health: 'bad' as const });
+  const open = createRuntimeCircuit(small);
+  for (let failure = 0; failure < 5; failure++) await open.run(bad);
+  t.equal(open.state(), 'open');
+  open.stop();
+  const closed = createRuntimeCircuit(small);
+  const late = Array.from({ length: 5 }, () => closed.watch(() => Promise.resolve().then(bad)));
+  closed.stop();
+  await Promise.all(late);
+  t.equal(closed.state(), 'closed');
+  t.equal(timers(), before);
+});
+
 function none() {
   return { count: 0, baseMs: 1, maxMs: 1 };
 }

@@ -11,7 +11,7 @@ import {
   type ThreadManner,
 } from './scripted-thread.js';
 
-export type RuntimeEndpoint = 'invoke' | 'state' | 'cancel' | 'cleanup' | 'stream';
+type RuntimeEndpoint = 'invoke' | 'state' | 'cancel' | 'cleanup' | 'stream';
 
 /** A request as it arrived, streams included. */
 export interface ScriptedRequest {
@@ -65,6 +65,8 @@ export interface ScriptedRuntime {
   readonly requests: readonly ScriptedRequest[];
   /** Runs that were started and not cleaned up, by thread id. */
   readonly threads: ReadonlyMap<string, ScriptedThread>;
+  /** Connections that were ever made. */
+  readonly connections: number;
   requestsOf(endpoint: RuntimeEndpoint): readonly ScriptedRequest[];
   /** Resolves with the n-th (from 1) request of that kind, also one that came before. */
   untilRequest(endpoint: RuntimeEndpoint, count?: number): Promise<ScriptedRequest>;
@@ -88,6 +90,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
   const requests: ScriptedRequest[] = [];
   const threads = new Map<string, ScriptedThread>();
   const sockets = new Set<Socket>();
+  let connections = 0;
   const arrivals = new EventEmitter().setMaxListeners(0);
   const upgrades = new WebSocketServer({
     noServer: true,
@@ -153,6 +156,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
     })().catch(() => message.socket.destroy());
   });
   server.on('connection', (socket) => {
+    connections++;
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
   });
@@ -195,6 +199,9 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
     script,
     requests,
     threads,
+    get connections() {
+      return connections;
+    },
     requestsOf,
     async untilRequest(endpoint, count = 1) {
       for (;;) {
