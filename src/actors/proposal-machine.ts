@@ -142,11 +142,11 @@ export const proposalMachine = setup({
     /** Left at once: where the row says that the life goes on. */
     beginning: {
       always: [
-        {
-          guard: { type: 'cancelled' },
-          target: 'finalizing',
-          actions: assign({ verdict: failed(cancelled) }),
-        },
+        { guard: ({ context }) => context.entry === 'completed', target: 'completed' },
+        { guard: ({ context }) => context.entry === 'failed', target: 'failed' },
+        { guard: ({ context }) => context.entry === 'resolved', target: 'resolved' },
+        { guard: ({ context }) => context.entry === 'following', target: 'following' },
+        { guard: 'cancelled', target: 'finalizing', actions: assign({ verdict: failed(cancelled) }) },
         { target: 'invoking' },
       ],
     },
