@@ -64,9 +64,10 @@ function hunksOf(before: string | null, after: string | null, budgetMs: number):
       : undefined;
   if (patch === undefined) return replaced(before ?? '', after ?? '');
   return patch.hunks.map((hunk) => ({
-    old_start: hunk.oldStart,
+    // Where a side has no lines the unified format names the line before; the library does so only in its text.
+    old_start: hunk.oldLines === 0 ? hunk.oldStart - 1 : hunk.oldStart,
     old_lines: hunk.oldLines,
-    new_start: hunk.newStart,
+    new_start: hunk.newLines === 0 ? hunk.newStart - 1 : hunk.newStart,
     new_lines: hunk.newLines,
     lines: hunk.lines,
   }));

@@ -17,11 +17,11 @@ import { toError } from '../errors.js';
 
 export interface Tracing {
   readonly tracer: Tracer;
-  /** Exports what is waiting, at most 5 s. Never rejects. */
+  /** Exports what is waiting, at most 2 s. Never rejects. */
   stop(): Promise<void>;
 }
 
-const exportDeadlineMs = 5_000;
+const exportDeadlineMs = 2_000;
 
 /**
  * Spans of this process. Without `otlpEndpoint` (base URL of an OTLP/HTTP collector) they have ids, so that traces can be

@@ -1,14 +1,16 @@
 import net from 'node:net';
 import t from 'tap';
+import { approveProposal } from '../../src/db/decisions.js';
+import { findDraft } from '../../src/db/drafts.js';
 import { createPool, isUnknownOutcome, withDeadline } from '../../src/db/pool.js';
 import { readThread } from '../../src/db/proposals.js';
 import { commitPhase, findTransition } from '../../src/db/run-progress.js';
 import { createTestDatabase } from '../support/database.js';
-import { fenceOf, seedProposal, seedWorkflow } from '../support/seed.js';
+import { fenceOf, seedCompleted, seedProposal, seedWorkflow } from '../support/seed.js';
 
 const { pool, url } = await createTestDatabase(t);
 
-type Mode = 'pass' | 'swallow_and_cut' | 'swallow';
+type Mode = 'pass' | 'swallow_and_cut' | 'swallow' | 'cut_at_commit';
 
 /** A TCP proxy that can swallow what the server answers, then cut the connection or leave it hanging. */
 const createProxy = async (target: URL) => {
@@ -25,9 +27,12 @@ const createProxy = async (target: URL) => {
         upstream.destroy();
       });
     }
-    client.on('data', (chunk) => upstream.write(chunk));
+    client.on('data', (chunk) => {
+      if (mode === 'cut_at_commit' && chunk.includes('COMMIT')) mode = 'swallow_and_cut';
+      upstream.write(chunk);
+    });
     upstream.on('data', (chunk) => {
-      if (mode === 'pass') client.write(chunk);
+      if (mode === 'pass' || mode === 'cut_at_commit') client.write(chunk);
       // The server answers a statement only after its commit.
       else if (mode === 'swallow_and_cut') client.destroy();
     });
@@ -73,6 +78,32 @@ for (const mode of ['swallow_and_cut', 'swallow'] as const) {
     }
   });
 }
+
+t.test(
+  'an approval whose commit was not answered is answered by the next one, and applied once',
+  async (t) => {
+    const proxy = await createProxy(new URL(url));
+    const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
+    t.teardown(async () => {
+      await proxy.close();
+      await behind.end();
+    });
+    const workflow = await seedWorkflow(pool);
+    const row = await seedCompleted(pool, workflow, { '/a.md': 'a2' });
+    const by = { proposalId: row.proposalId, userId: workflow.userId };
+    proxy.set('cut_at_commit');
+    const seen = await approveProposal(behind, by).catch((error: unknown) => error);
+    t.ok(isUnknownOutcome(seen), String(seen));
+    proxy.set('pass');
+    t.same(await approveProposal(behind, by), {
+      kind: 'ok',
+      draftRevision: 2,
+      filesApplied: 1,
+      first: false,
+    });
+    t.equal((await findDraft(pool, workflow))?.revision, 2);
+  },
+);
 
 t.test('a backend that is killed before its commit leaves no transition', async (t) => {
   const row = await seedProposal(pool, await seedWorkflow(pool));

@@ -6,6 +6,7 @@ import { grantViewer, revokeViewer } from '../../src/db/access.js';
 import { listTransitions } from '../../src/db/audit.js';
 import { createHeartbeat } from '../../src/db/beat.js';
 import { createListener } from '../../src/db/listen.js';
+import { forgetNodes, listNodes } from '../../src/db/nodes.js';
 import { named } from '../../src/db/pool.js';
 import {
   findProposalFor,
@@ -238,4 +239,18 @@ t.test('a node that a proposal still names stays on record', async (t) => {
   await seedProposal(pool, await seedWorkflow(pool), { ownerNode: 'named' });
   await heart.stop();
   t.ok((await nodes()).some((node) => node.id === 'named'));
+});
+
+t.test('a dead replica is forgotten once nothing names it', async (t) => {
+  await pool.query(named('node', noRow)`
+    INSERT INTO nodes (id, name, beat, runtime_reachable) VALUES ('free', 'f', 7, true), ('bound', 'b', 0, false)`);
+  await seedProposal(pool, await seedWorkflow(pool), { ownerNode: 'bound' });
+  t.match(
+    (await listNodes(pool)).find((node) => node.id === 'free'),
+    { beat: 7, runtimeReachable: true },
+  );
+  await forgetNodes(pool, { ids: ['free', 'bound'] });
+  const left = (await listNodes(pool)).map((node) => node.id);
+  t.notOk(left.includes('free'));
+  t.ok(left.includes('bound'));
 });

@@ -1,8 +1,11 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { trace } from '@opentelemetry/api';
 import { SignJWT } from 'jose';
 import type { DatabasePool } from 'slonik';
 import { type Config, loadConfig } from '../../src/config.js';
+import type { GeneratedFiles } from '../../src/db/conflict-rule.js';
+import { readThread } from '../../src/db/proposals.js';
+import { commitCompleted, commitFailed } from '../../src/db/run-progress.js';
 import { createServer, type Server, type ServerDeps } from '../../src/http/server.js';
 import { createLogger } from '../../src/telemetry/logger.js';
 import { createMetrics, type Metrics } from '../../src/telemetry/metrics.js';
@@ -37,6 +40,9 @@ export interface Api {
   /** Log lines so far, parsed. */
   logs: Record<string, unknown>[];
   token(userId: string, claims?: { expiresIn?: number }): Promise<string>;
+  /** Ends the run of a processing proposal as its owner would. */
+  complete(proposalId: string, generatedFiles: GeneratedFiles): Promise<void>;
+  fail(proposalId: string): Promise<void>;
   /** Calls as this user; null sends no token. */
   call(user: string | null, method: string, path: string, options?: CallOptions): Promise<Answer>;
 }
@@ -80,6 +86,19 @@ export async function createApi(owner: Owner, overrides: Overrides = {}): Promis
   });
   owner.teardown(() => server.stop(1000));
   const url = `http://127.0.0.1:${server.port}`;
+  const fenceOf = async (proposalId: string) => {
+    const row = await readThread(pool, { proposalId });
+    if (row === null) throw new Error('there is no such proposal');
+    return {
+      fence: {
+        proposalId,
+        generation: row.ownerGeneration,
+        version: row.version,
+        transitionId: randomUUID(),
+      },
+      attempt: row.attempt,
+    };
+  };
   const token: Api['token'] = (userId, claims = {}) =>
     new SignJWT({})
       .setProtectedHeader({ alg: 'HS256' })
@@ -96,6 +115,32 @@ export async function createApi(owner: Owner, overrides: Overrides = {}): Promis
     secret,
     logs,
     token,
+    async complete(proposalId, generatedFiles) {
+      const { fence, attempt } = await fenceOf(proposalId);
+      const done = await commitCompleted(pool, fence, {
+        from: 'finalizing',
+        event: 'runtime.ended',
+        attempt,
+        generatedFiles,
+        warnings: [],
+        lastFrames: { epoch: '1.1', frames: [] },
+        finalEpoch: '1.1',
+      });
+      if (done === null) throw new Error('the proposal was not completed');
+    },
+    async fail(proposalId) {
+      const { fence, attempt } = await fenceOf(proposalId);
+      const done = await commitFailed(pool, fence, {
+        from: 'streaming',
+        event: 'runtime.failed',
+        attempt,
+        error: { code: 'runtime_error', message: 'broken', retryable: false },
+        warnings: [],
+        lastFrames: null,
+        finalEpoch: null,
+      });
+      if (done === null) throw new Error('the proposal was not failed');
+    },
     async call(user, method, path, options = {}) {
       const headers: Record<string, string> = { connection: 'close', ...options.headers };
       if (user !== null) headers.authorization = `Bearer ${await token(user)}`;
