@@ -41,8 +41,9 @@ const readJson = (file) => JSON.parse(readText(file) ?? 'null') ?? undefined;
  *
  * npm notes what it installed in node_modules/.package-lock.json as its last step; comparing that with the lock
  * file needs no stamp of ours and is right after an `npm ci` by hand, an interrupted one, and one in production.
+ * @public
  */
-const installReason = () => {
+export const installReason = () => {
   const wanted = readJson(at('package-lock.json'))?.packages;
   const present = readJson(at('node_modules', '.package-lock.json'))?.packages;
   if (wanted === undefined) throw new Error('package-lock.json is missing');
@@ -88,7 +89,8 @@ const sourcePrint = () => {
   return hash.digest('hex');
 };
 
-const isBuilt = () => {
+/** @public */
+export const isBuilt = () => {
   const everyOutput = projects.every((project) => fs.existsSync(at(project, 'dist')));
   return everyOutput && readText(buildStamp) === sourcePrint();
 };

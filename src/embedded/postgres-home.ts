@@ -8,7 +8,7 @@ import { pathToFileURL } from 'node:url';
 import { makeDataFolder } from './data-files.js';
 
 /** Whom PostgreSQL runs as. Empty = as this process. */
-export interface ServerUser {
+interface ServerUser {
   uid?: number;
   gid?: number;
 }

@@ -63,7 +63,7 @@ const send = (pid: number, signal: NodeJS.Signals): void => {
 };
 
 /** Resolves true as soon as the process is gone, false after `timeoutMs`. */
-export const waitUntilGone = async (identity: ProcessIdentity, timeoutMs: number): Promise<boolean> => {
+const waitUntilGone = async (identity: ProcessIdentity, timeoutMs: number): Promise<boolean> => {
   const deadline = performance.now() + timeoutMs;
   while (isRunning(identity)) {
     if (performance.now() > deadline) return false;

@@ -108,7 +108,7 @@ export const startRuntimeProcess = async (options: RuntimeProcessOptions): Promi
 
   const left = readJsonFile<RuntimeNote>(noteFile);
   if (left !== undefined && isRunning(left)) {
-    log.warn({ pid: left.pid }, 'ending the runtime that an earlier start left behind');
+    log.warn({ runtime_pid: left.pid }, 'ending the runtime that an earlier start left behind');
     await endProcess(left, stopSteps, { group: true });
   }
   const port = await findFreePort(left?.port);
@@ -144,7 +144,7 @@ export const startRuntimeProcess = async (options: RuntimeProcessOptions): Promi
     await endProcess(child, stopSteps, { group: true });
     throw new Error(`The runtime did not become ready (${logFile}):\n${tailOf(logFile, logStart)}`);
   }
-  log.info({ url, pid: child.pid, log: logFile }, 'the runtime is ready');
+  log.info({ url, runtime_pid: child.pid, log: logFile }, 'the runtime is ready');
 
   const ended = new AbortController();
   const baseMs = options.restartBaseMs ?? 200;
