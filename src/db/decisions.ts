@@ -15,7 +15,7 @@ import { named } from './statement.js';
 import { lockWorkflow, raiseRevision } from './workflows.js';
 
 /** Why a decision was not made. */
-export type Undecidable =
+type Undecidable =
   | { kind: 'already_resolved'; resolution: ProposalResolution }
   | { kind: 'not_completed' }
   | { kind: 'not_found' }

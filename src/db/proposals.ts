@@ -16,8 +16,6 @@ import { type StoredFrame, unpackFrames, unpackJson } from './stored-bytes.js';
 import type { CreatedCursor } from './workflows.js';
 
 export {
-  type StartProposalInput,
-  type StartProposalResult,
   startProposal,
   wasStarted,
 } from './start-proposal.js';

@@ -10,7 +10,7 @@ export interface RetentionAges {
 }
 
 /** Removes transcripts whose attempt ended longer ago than `olderThanMs`; answers how many. */
-export const purgeTranscripts = async (
+const purgeTranscripts = async (
   db: CommonQueryMethods,
   input: { readonly olderThanMs: number },
 ): Promise<number> =>

@@ -4,7 +4,7 @@ import { z } from 'zod';
 const time = z.string();
 
 export const statusSchema = z.enum(['processing', 'completed', 'failed', 'resolved']);
-export const phaseSchema = z.enum(['invoking', 'streaming', 'reconnecting', 'retrying', 'finalizing']);
+const phaseSchema = z.enum(['invoking', 'streaming', 'reconnecting', 'retrying', 'finalizing']);
 export const resolutionSchema = z.enum(['approved', 'rejected', 'expired', 'superseded']);
 export type ProposalStatus = z.infer<typeof statusSchema>;
 export type ProposalPhase = z.infer<typeof phaseSchema>;
@@ -16,7 +16,7 @@ export const errorSchema = z.object({
   message: z.string(),
   retryable: z.boolean().optional(),
 });
-export const warningSchema = z.object({ code: z.string(), path: z.string().optional(), message: z.string() });
+const warningSchema = z.object({ code: z.string(), path: z.string().optional(), message: z.string() });
 const wireFileSchema = z.object({ content: z.array(z.string()) }).passthrough();
 export const generatedFilesSchema = z.record(wireFileSchema.nullable());
 

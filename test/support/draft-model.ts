@@ -1,5 +1,5 @@
 /** What a draft's life should be, in texts and plain maps: the model that random histories are compared with. */
-export type Texts = Map<string, string>;
+type Texts = Map<string, string>;
 type Change = Readonly<Record<string, string | null>>;
 
 interface ModelProposal {
