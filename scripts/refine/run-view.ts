@@ -18,6 +18,9 @@ export const printable = (text: string): string =>
 
 const todoMarks: Record<string, string> = { completed: '[x]', in_progress: '[>]', pending: '[ ]' };
 
+/** So many tokens of others in a row say that an agent has finished speaking. */
+const QUIET_TOKENS = 4;
+
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
@@ -36,20 +39,40 @@ export const createRunView = (terminal: Terminal, draftFiles: Readonly<Record<st
   let todosShown = '';
   let inText = false;
   let message: unknown;
+  /** Texts of agents that speak at the same time: one is shown as it comes, the others wait for their turn. */
+  const held = new Map<unknown, string>();
+  let heldSince = 0;
 
-  const line = (text: string): void => {
+  const endText = (): void => {
     if (inText) terminal.write('\n');
     inText = false;
+    for (const text of held.values()) terminal.write(`\n${text}\n`);
+    held.clear();
+    heldSince = 0;
+  };
+  const line = (text: string): void => {
+    endText();
     terminal.write(`${text}\n`);
   };
   const note = (text: string): void => line(paint(terminal, 'dim', `… ${text}`));
 
   const showToken = (data: Record<string, unknown>): void => {
     if (typeof data.content !== 'string' || data.content === '') return;
-    if (inText && data.message_id !== message) line('');
+    const text = printable(data.content);
+    if (!inText) message = data.message_id;
+    if (data.message_id === message) {
+      heldSince = 0;
+      terminal.write(text);
+      inText = true;
+      return;
+    }
+    held.set(data.message_id, (held.get(data.message_id) ?? '') + text);
+    if (++heldSince < QUIET_TOKENS) return;
+    // The one that was shown has fallen silent: the next one has the floor.
     message = data.message_id;
-    terminal.write(printable(data.content));
-    inText = true;
+    terminal.write(`\n\n${held.get(message) ?? ''}`);
+    held.delete(message);
+    heldSince = 0;
   };
 
   const showTodos = (todos: unknown): void => {
@@ -96,7 +119,7 @@ export const createRunView = (terminal: Terminal, draftFiles: Readonly<Record<st
         note('some of the text was left out, this reader was away or slow');
       else if (frame.event_type === 'error')
         line(paint(terminal, 'red', `error: ${printable(String(data.message))}`));
-      else if (frame.event_type === 'end' && inText) line('');
+      else if (frame.event_type === 'end') endText();
     },
   };
 };

@@ -2,13 +2,31 @@
 
 const definition = {
   name: 'Greeting workflow',
-  version: '0.1.0',
-  entry: 'GreetingAgent',
+  version: '1.0.0',
+  tool_definitions: [],
   nodes: [
-    { id: 'GreetingAgent', type: 'agent', prompt: '/THE_CAST/GreetingAgent.md', tools: [] },
-    { id: 'done', type: 'end' },
+    {
+      id: 'lead',
+      type: 'Orchestrator',
+      config: {
+        name: 'Lead',
+        description: 'Takes the message and hands it on.',
+        system_prompt: 'Coordinate the agents; answer nothing yourself.',
+        tools: [],
+      },
+    },
+    {
+      id: 'greeter',
+      type: 'Specialist',
+      config: {
+        name: 'GreetingAgent',
+        description: 'Greets people by their name.',
+        system_prompt: 'Greet people, warmly and briefly.',
+        tools: [],
+      },
+    },
   ],
-  edges: [{ from: 'GreetingAgent', to: 'done' }],
+  edges: [{ source: 'lead', target: 'greeter', type: 'specialists' }],
 };
 
 const lines = (...text: string[]): string => `${text.join('\n')}\n`;

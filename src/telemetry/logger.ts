@@ -11,6 +11,14 @@ export function withoutCredentials(url: string): string {
   return url.replace(credentialInQuery, '$1[redacted]');
 }
 
+/** What may be said of an error: its other fields can hold rows, statements and file contents. */
+function errorFields(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { code } = error as Error & { code?: unknown };
+  const cause = error.cause instanceof Error ? errorFields(error.cause) : undefined;
+  return { type: error.name, message: error.message, code, stack: error.stack, cause };
+}
+
 /**
  * Lines of JSON on standard output (or `destination`). Credentials are redacted by field name, and in the field `url`.
  * In production a line also names process and host.
@@ -26,6 +34,7 @@ export function createLogger(options: {
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     serializers: {
+      err: errorFields,
       url: (url: unknown) => (typeof url === 'string' ? withoutCredentials(url) : url),
     },
     redact: {

@@ -34,7 +34,7 @@ export interface Watcher {
   texts: string[];
   socket: WebSocket;
   /** Resolves with the first frame of that kind, also one that came before. */
-  until(kind: string, count?: number): Promise<Frame>;
+  until(kind: string, count?: number, withinMs?: number): Promise<Frame>;
   kinds(): string[];
   numbers(): number[];
   closed: Promise<{ code: number; reason: string }>;
@@ -167,11 +167,14 @@ export async function createReplica(
         closed,
         kinds: () => frames.map((frame) => frame.event_type),
         numbers: () => frames.flatMap((frame) => (frame.seq === undefined ? [] : [frame.seq])),
-        until(kind, count = 1) {
+        until(kind, count = 1, withinMs = 10_000) {
           return new Promise((resolve, reject) => {
             const timeout = setTimeout(
-              () => reject(new Error(`no ${kind} in 10 s, but ${frames.map((f) => f.event_type).join(' ')}`)),
-              10_000,
+              () =>
+                reject(
+                  new Error(`no ${kind} in ${withinMs} ms, but ${frames.map((f) => f.event_type).join(' ')}`),
+                ),
+              withinMs,
             );
             const look = () => {
               const found = frames.filter((frame) => frame.event_type === kind)[count - 1];
