@@ -40,11 +40,9 @@ export interface Watcher {
   closed: Promise<{ code: number; reason: string }>;
 }
 
-export interface Replica {
-  service: Service;
+/** A front end: calls and sockets of any user against one address. */
+export interface Client {
   url: string;
-  metrics: Metrics;
-  logs: Record<string, unknown>[];
   call(
     user: string,
     method: string,
@@ -53,11 +51,18 @@ export interface Replica {
     headers?: Record<string, string>,
   ): Promise<Answer>;
   watch(user: string, threadId: string, position?: { after?: number; epoch?: string }): Promise<Watcher>;
+}
+
+export interface Replica extends Client {
+  service: Service;
+  metrics: Metrics;
+  logs: Record<string, unknown>[];
   /** Stops it as SIGTERM does. */
   stop(): Promise<void>;
 }
 
-const secret = randomBytes(32).toString('hex');
+/** Signs the tokens of all tests of a process. */
+export const testSecret = randomBytes(32).toString('hex');
 
 type Overrides = {
   [Section in 'http' | 'viewers' | 'database' | 'runtime' | 'runs' | 'window' | 'retention']?: Partial<
@@ -76,7 +81,7 @@ export async function createReplica(
   owner: Owner,
   parts: { databaseUrl: string; runtimeUrl: string; sole?: boolean; config?: Overrides },
 ): Promise<Replica> {
-  const base = loadConfig({ JWT_SECRET: secret, PORT: '0', METRICS_PORT: '0' });
+  const base = loadConfig({ JWT_SECRET: testSecret, PORT: '0', METRICS_PORT: '0' });
   const given = parts.config ?? {};
   const config: Config = {
     ...base,
@@ -110,21 +115,21 @@ export async function createReplica(
     await service.stop();
   };
   owner.teardown(stop);
-  const url = `http://127.0.0.1:${service.port}`;
+  const client = createClient(owner, `http://127.0.0.1:${service.port}`);
+  return { ...client, service, metrics, logs, stop };
+}
+
+export function createClient(owner: Owner, url: string): Client {
   const token = (user: string) =>
     new SignJWT({})
       .setProtectedHeader({ alg: 'HS256' })
       .setSubject(user)
       .setIssuedAt()
       .setExpirationTime('1h')
-      .sign(Buffer.from(secret));
+      .sign(Buffer.from(testSecret));
 
   return {
-    service,
     url,
-    metrics,
-    logs,
-    stop,
     async call(user, method, path, body, headers = {}) {
       const answer = await fetch(`${url}${path}`, {
         method,
@@ -194,7 +199,7 @@ export async function createReplica(
 
 /** A workflow with files, and a refinement of it. */
 export async function startRefinement(
-  replica: Replica,
+  replica: Client,
   user: string,
   files: Record<string, string> = { '/a.md': 'one' },
   prompt = 'Change it',
@@ -210,7 +215,7 @@ export async function startRefinement(
 }
 
 /** Waits, at most 10 s, until the proposal has that status, and answers it as its owner sees it. */
-export async function untilStatus(replica: Replica, proposalId: string, status: string, user = 'ann') {
+export async function untilStatus(replica: Client, proposalId: string, status: string, user = 'ann') {
   const deadline = performance.now() + 10_000;
   for (;;) {
     const { body } = await replica.call(user, 'GET', `/api/proposals/${proposalId}`);
