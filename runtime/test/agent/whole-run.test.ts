@@ -45,8 +45,10 @@ test('A run streams tokens, tools and states, and its last state holds the files
 
 test('Every token arrives when ten runs stream at once without any pause', async (t) => {
   const { runner } = await createTestRunner(t);
+  t.setTimeout(90_000);
+  const alone = { nodes: [{ name: 'Alone', type: 'orchestrator' }] };
   const runs = Array.from({ length: 10 }, (_, at) =>
-    watch(runner, inputOf(`Add support for greeting ${at}`, sampleFiles())),
+    watch(runner, inputOf(`Make greeting ${at} longer`, sampleFiles(), alone)),
   );
   await Promise.all(runs.map(({ done }) => done));
   for (const { events } of runs) {
@@ -59,7 +61,7 @@ test('Every token arrives when ten runs stream at once without any pause', async
       statesOf(events)
         .at(-1)
         ?.messages.filter(({ type }) => type === 'ai') ?? [];
-    t.ok(spoken.length >= 6);
+    t.ok(spoken.length >= 4);
     for (const { id, content } of spoken) t.equal(streamed.get(id), content);
   }
 });
