@@ -1,6 +1,9 @@
-import { test } from 'tap';
+import tap, { test } from 'tap';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, statesOf, textsOf, watch } from './runner-harness.js';
+
+// Whole runs; a busy machine needs more than the default for a file.
+tap.setTimeout(180_000);
 
 test('A run streams tokens, tools and states, and its last state holds the files that it completes with', async (t) => {
   const { runner } = await createTestRunner(t);
@@ -45,7 +48,6 @@ test('A run streams tokens, tools and states, and its last state holds the files
 
 test('Every token arrives when ten runs stream at once without any pause', async (t) => {
   const { runner } = await createTestRunner(t);
-  t.setTimeout(90_000);
   const alone = { nodes: [{ name: 'Alone', type: 'orchestrator' }] };
   const runs = Array.from({ length: 10 }, (_, at) =>
     watch(runner, inputOf(`Make greeting ${at} longer`, sampleFiles(), alone)),
