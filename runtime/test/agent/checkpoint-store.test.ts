@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
-import { test } from 'tap';
+import tap, { test } from 'tap';
 import { setupCheckpoints } from '../../src/agent/checkpoints.js';
 import { createDeepAgentRunner } from '../../src/agent/deep-agent-runner.js';
 import { sampleFiles } from '../models/sample-specification.js';
@@ -15,6 +15,9 @@ import {
   statesOf,
   watch,
 } from './runner-harness.js';
+
+// Whole runs; a busy machine needs more than the default for a file.
+tap.setTimeout(180_000);
 
 const cancelled = { code: 'cancelled', message: 'The run was cancelled.', retryable: false };
 

@@ -1,8 +1,11 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { test } from 'tap';
+import tap, { test } from 'tap';
 import type { RunEvent } from '../../src/agent-runner.js';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, statesOf, watch } from './runner-harness.js';
+
+// Whole runs; a busy machine needs more than the default for a file.
+tap.setTimeout(180_000);
 
 const token = ({ event_type }: RunEvent) => event_type === 'on_llm_stream';
 const cancelled = { code: 'cancelled', message: 'The run was cancelled.', retryable: false };

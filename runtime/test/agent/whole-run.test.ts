@@ -1,6 +1,9 @@
-import { test } from 'tap';
+import tap, { test } from 'tap';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, statesOf, textsOf, watch } from './runner-harness.js';
+
+// Whole runs; a busy machine needs more than the default for a file.
+tap.setTimeout(180_000);
 
 test('A run streams tokens, tools and states, and its last state holds the files that it completes with', async (t) => {
   const { runner } = await createTestRunner(t);
@@ -45,8 +48,9 @@ test('A run streams tokens, tools and states, and its last state holds the files
 
 test('Every token arrives when ten runs stream at once without any pause', async (t) => {
   const { runner } = await createTestRunner(t);
+  const alone = { nodes: [{ name: 'Alone', type: 'orchestrator' }] };
   const runs = Array.from({ length: 10 }, (_, at) =>
-    watch(runner, inputOf(`Add support for greeting ${at}`, sampleFiles())),
+    watch(runner, inputOf(`Make greeting ${at} longer`, sampleFiles(), alone)),
   );
   await Promise.all(runs.map(({ done }) => done));
   for (const { events } of runs) {
@@ -59,7 +63,7 @@ test('Every token arrives when ten runs stream at once without any pause', async
       statesOf(events)
         .at(-1)
         ?.messages.filter(({ type }) => type === 'ai') ?? [];
-    t.ok(spoken.length >= 6);
+    t.ok(spoken.length >= 4);
     for (const { id, content } of spoken) t.equal(streamed.get(id), content);
   }
 });

@@ -46,7 +46,8 @@ export function withItem(text: string, path: readonly Key[], value: unknown): st
       before === undefined
         ? text.slice(start + 1, last.start)
         : text.slice(before.end, last.start).replace(',', '');
-    const glue = lead === '' ? ' ' : lead;
+    // One item says nothing about the space between two; the rest of the text does.
+    const glue = lead === '' && before === undefined && /":\s/.test(text) ? ' ' : lead;
     return splice(text, last.end, last.end, `,${glue}${printed(value, glue, text)}`);
   }
   const outer = lineIndent(text, start);
