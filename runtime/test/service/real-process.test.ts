@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import { test } from 'tap';
-import { createTestDatabase, databaseUrlOf } from '../support/database.js';
+import { createTestDatabase } from '../support/database.js';
 import { startRuntimeProcess } from '../support/runtime-process.js';
 import { jobOf } from '../support/test-runtime.js';
 
@@ -91,18 +90,4 @@ test('A process that cannot start says why and exits with 1', async (t) => {
   await t.rejects(start('', { RUN_IDLE_MS: 'x' }), /RUNTIME_DATABASE_URL is required[\s\S]*RUN_IDLE_MS/);
   await t.rejects(start('postgres://nobody@127.0.0.1:1/none', {}), /ECONNREFUSED/);
   await t.rejects(start('postgres://postgres@127.0.0.1:1/none', { MODEL: 'nonsense' }), /MODEL|model/);
-});
-
-test('A missing database is made, by several processes at once', async (t) => {
-  const database = await createTestDatabase();
-  const name = new URL(database.url).pathname.slice(1);
-  await database.drop();
-  t.teardown(() => database.drop());
-  const url = databaseUrlOf(name);
-  const all = await Promise.all([startRuntimeProcess(url), startRuntimeProcess(url)]);
-  for (const { url } of all) t.equal((await fetch(`${url}/ready`)).status, 200);
-  for (const { child } of all) {
-    child.kill('SIGTERM');
-    await once(child, 'exit');
-  }
 });
