@@ -2,22 +2,19 @@ import './library-settings.js';
 import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
 import type { BaseCheckpointSaver, RunControl } from '@langchain/langgraph';
 import { createDeepAgent, type FilesystemPermission, StateBackend } from 'deepagents';
-import {
-  type AgentMiddleware,
-  modelCallLimitMiddleware,
-  todoListMiddleware,
-  toolErrorMiddleware,
-} from 'langchain';
+import { type AgentMiddleware, todoListMiddleware, toolErrorMiddleware } from 'langchain';
 
 import type { AgentSpec, AgentTeam } from './agent-definition.js';
 import { createPathGuard } from './file-rules.js';
+import { createModelCallLimit } from './model-call-limit.js';
 import type { StreamItem } from './run-events.js';
 import type { GraphInput } from './run-input.js';
+import { createSubagentFiles } from './subagent-files.js';
 import { createToolEvents } from './tool-events.js';
 import { type ToolRegistry, toolsOf } from './tool-registry.js';
 
-/** Model calls of one agent in one run; about ten times what a large change needs. */
-const modelCallLimit = 100;
+/** Model calls of one agent in one run; several times what a large change needs, and below the graph's own limit. */
+const modelCallLimit = 60;
 
 /** Any rule makes the library check paths (absolute, no `..`); reading is allowed everywhere. */
 const permissions: FilesystemPermission[] = [{ operations: ['read', 'write'], paths: ['/**'] }];
@@ -69,6 +66,7 @@ export async function buildAgent(team: AgentTeam, deps: BuildDeps): Promise<Stre
     middleware: [
       todoListMiddleware() as unknown as AgentMiddleware,
       ...commonMiddleware(main.slug),
+      createSubagentFiles(),
       deps.inbox,
     ],
     backend: new StateBackend({ fileFormat: 'v1' }),
@@ -107,11 +105,7 @@ function commonMiddleware(agent: string): AgentMiddleware[] {
       onError: (error, { toolCall }) => `Error: the tool "${toolCall.name}" failed (${nameOf(error)}).`,
     }) as AgentMiddleware,
     createPathGuard(),
-    // The package's types of these options do not survive its own zod version; the options are its documented ones.
-    modelCallLimitMiddleware({
-      runLimit: modelCallLimit,
-      exitBehavior: 'error',
-    } as never) as unknown as AgentMiddleware,
+    createModelCallLimit(modelCallLimit),
   ];
 }
 

@@ -1,11 +1,12 @@
 import './library-settings.js';
 import type { RunnableConfig } from '@langchain/core/runnables';
-import type {
-  ChannelVersions,
-  Checkpoint,
-  CheckpointMetadata,
-  CheckpointTuple,
-  PendingWrite,
+import {
+  type ChannelVersions,
+  type Checkpoint,
+  type CheckpointMetadata,
+  type CheckpointTuple,
+  type PendingWrite,
+  WRITES_IDX_MAP,
 } from '@langchain/langgraph-checkpoint';
 import { PostgresSaver } from '@langchain/langgraph-checkpoint-postgres';
 import type pg from 'pg';
@@ -38,12 +39,13 @@ export class CheckpointStore extends PostgresSaver {
   readonly #gone = new Set<string>();
   readonly #busy = new Map<string, Set<Promise<unknown>>>();
   readonly #pool: pg.Pool;
-  readonly #schema: string;
+  readonly #tables: string;
 
   constructor(pool: pg.Pool, schema: string) {
     super(pool, undefined, { schema });
     this.#pool = pool;
-    this.#schema = schema;
+    this.#tables = quoted(schema);
+    surviveLostConnections(pool);
   }
 
   override async put(
@@ -52,12 +54,60 @@ export class CheckpointStore extends PostgresSaver {
     metadata: CheckpointMetadata,
     newVersions: ChannelVersions,
   ): Promise<RunnableConfig> {
-    const written = await this.#track(config, () => super.put(config, checkpoint, metadata, newVersions));
+    const { thread_id, checkpoint_ns = '', checkpoint_id } = config.configurable ?? {};
+    const written = await this.#track(config, async () => {
+      const [blobs, meta] = await Promise.all([
+        this._dumpBlobs(thread_id, checkpoint_ns, checkpoint.channel_values, newVersions),
+        this._dumpMetadata(metadata),
+      ]);
+      const own = [
+        thread_id,
+        checkpoint_ns,
+        checkpoint.id,
+        checkpoint_id,
+        this._dumpCheckpoint(checkpoint),
+        meta,
+      ];
+      const rows = rowsFrom(own.length, blobs);
+      // The library sends one statement for each row, inside a transaction: many round trips for each step.
+      const insertBlobs =
+        blobs.length === 0
+          ? ''
+          : `WITH blobs AS (
+               INSERT INTO ${this.#tables}.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+               VALUES ${rows} ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING)`;
+      await this.#pool.query(
+        `${insertBlobs}
+         INSERT INTO ${this.#tables}.checkpoints
+           (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id)
+         DO UPDATE SET checkpoint = EXCLUDED.checkpoint, metadata = EXCLUDED.metadata`,
+        [...own, ...blobs.flat()],
+      );
+      return { configurable: { thread_id, checkpoint_ns, checkpoint_id: checkpoint.id } };
+    });
     return written ?? config;
   }
 
   override async putWrites(config: RunnableConfig, writes: PendingWrite[], taskId: string): Promise<void> {
-    await this.#track(config, () => super.putWrites(config, writes, taskId));
+    const { thread_id, checkpoint_ns = '', checkpoint_id } = config.configurable ?? {};
+    await this.#track(config, async () => {
+      const rows = await this._dumpWrites(thread_id, checkpoint_ns, checkpoint_id, taskId, writes);
+      if (rows.length === 0) return;
+      const replace = writes.every(([channel]) => channel in WRITES_IDX_MAP);
+      await this.#pool.query(
+        `INSERT INTO ${this.#tables}.checkpoint_writes
+           (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob)
+         VALUES ${rowsFrom(0, rows)}
+         ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO ${
+           replace
+             ? 'UPDATE SET channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob'
+             : 'NOTHING'
+         }`,
+        rows.flat(),
+      );
+    });
   }
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
@@ -81,11 +131,10 @@ export class CheckpointStore extends PostgresSaver {
       this.#gone.delete(oldest);
     }
     await this.settled(threadId);
-    const schema = quoted(this.#schema);
     const result = await this.#pool.query<{ there: boolean }>(
-      `SELECT EXISTS (SELECT FROM ${schema}.checkpoints WHERE thread_id = $1)
-           OR EXISTS (SELECT FROM ${schema}.checkpoint_blobs WHERE thread_id = $1)
-           OR EXISTS (SELECT FROM ${schema}.checkpoint_writes WHERE thread_id = $1) AS there`,
+      `SELECT EXISTS (SELECT FROM ${this.#tables}.checkpoints WHERE thread_id = $1)
+           OR EXISTS (SELECT FROM ${this.#tables}.checkpoint_blobs WHERE thread_id = $1)
+           OR EXISTS (SELECT FROM ${this.#tables}.checkpoint_writes WHERE thread_id = $1) AS there`,
       [threadId],
     );
     await super.deleteThread(threadId);
@@ -117,6 +166,7 @@ const setupLock = 7_061_803_212;
  * several processes at once: the library's own setup fails with duplicate keys when it races.
  */
 export async function setupCheckpoints(pool: pg.Pool, schema: string): Promise<void> {
+  surviveLostConnections(pool);
   const client = await pool.connect();
   try {
     await client.query('SELECT pg_advisory_lock($1)', [setupLock]);
@@ -128,6 +178,37 @@ export async function setupCheckpoints(pool: pg.Pool, schema: string): Promise<v
   } finally {
     client.release();
   }
+}
+
+/** `($7,$8), ($9,$10)` for rows whose values follow `taken` others. */
+function rowsFrom(taken: number, rows: readonly (readonly unknown[])[]): string {
+  let at = taken;
+  return rows
+    .map((row) => {
+      const places = row.map(() => {
+        at += 1;
+        return `$${at}`;
+      });
+      return `(${places.join(',')})`;
+    })
+    .join(', ');
+}
+
+const guardedPools = new WeakSet<pg.Pool>();
+const guardedClients = new WeakSet<pg.PoolClient>();
+
+/**
+ * A connection that is lost while the library holds it emits `error` besides failing its query. Nobody
+ * listens there, and the process would end; the failed query is told anyway.
+ */
+function surviveLostConnections(pool: pg.Pool): void {
+  if (guardedPools.has(pool)) return;
+  guardedPools.add(pool);
+  pool.on('acquire', (client) => {
+    if (guardedClients.has(client)) return;
+    guardedClients.add(client);
+    client.on('error', () => {});
+  });
 }
 
 function quoted(identifier: string): string {

@@ -1,5 +1,5 @@
 import './library-settings.js';
-import { AIMessage, HumanMessage } from '@langchain/core/messages';
+import { HumanMessage } from '@langchain/core/messages';
 import { type AgentMiddleware, createMiddleware } from 'langchain';
 
 /** Messages of the stream's reader that no model turn has seen yet. */
@@ -15,21 +15,19 @@ export interface ReaderInbox {
  */
 export function createReaderInbox(): ReaderInbox {
   let waiting: string[] = [];
+  const take = () => {
+    const messages = waiting.map((content) => new HumanMessage(content));
+    waiting = [];
+    return messages;
+  };
   const middleware = createMiddleware({
     name: 'reader-inbox',
-    beforeModel: () => {
-      if (waiting.length === 0) return undefined;
-      const messages = waiting.map((content) => new HumanMessage(content));
-      waiting = [];
-      return { messages };
-    },
-    afterModel: {
+    beforeModel: () => (waiting.length > 0 ? { messages: take() } : undefined),
+    // Not `afterModel`: each hook of a turn is a step of its own, with a checkpoint of its own.
+    afterAgent: {
       canJumpTo: ['model'],
-      hook: (state) => {
-        const last = state.messages.at(-1);
-        const finishing = last !== undefined && AIMessage.isInstance(last) && !last.tool_calls?.length;
-        return finishing && waiting.length > 0 ? { jumpTo: 'model' as const } : undefined;
-      },
+      // The jump leads past `beforeModel`, so the messages are handed over here.
+      hook: () => (waiting.length > 0 ? { messages: take(), jumpTo: 'model' as const } : undefined),
     },
   }) as AgentMiddleware;
   return { put: (content) => void waiting.push(content), middleware };

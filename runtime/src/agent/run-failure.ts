@@ -42,13 +42,6 @@ function limitReached(chain: readonly Told[]): Stop | null {
       false,
     );
   }
-  if (chain.some(({ name }) => name === 'ModelCallLimitMiddlewareError')) {
-    return failed(
-      'model_call_limit',
-      'The agents called the model more often than a run may. Ask for less at once.',
-      false,
-    );
-  }
   return null;
 }
 

@@ -1,6 +1,6 @@
 import './library-settings.js';
 import { ToolMessage } from '@langchain/core/messages';
-import { getWriter } from '@langchain/langgraph';
+import { type Command, getWriter } from '@langchain/langgraph';
 import { type AgentMiddleware, createMiddleware } from 'langchain';
 
 import { shortened } from './short-text.js';
@@ -35,15 +35,24 @@ export function createToolEvents(agent: string): AgentMiddleware {
       let ended: Record<string, unknown> = { status: 'error', output: 'The tool failed.' };
       try {
         const result = await handler(request);
-        ended = ToolMessage.isInstance(result)
-          ? { status: result.status ?? 'success', output: shortened(result.text, longestOutput) }
-          : { status: 'success' };
+        const message = messageIn(result);
+        ended = {
+          status: message?.status ?? 'success',
+          ...(message === undefined ? {} : { output: shortened(message.text, longestOutput) }),
+        };
         return result;
       } finally {
         tell({ tool_event: 'on_tool_end', data: { ...about, ...ended } });
       }
     },
   }) as AgentMiddleware;
+}
+
+/** A tool answers with a message, or with a change of the state that holds one. */
+function messageIn(result: ToolMessage | Command): ToolMessage | undefined {
+  if (ToolMessage.isInstance(result)) return result;
+  const { messages } = (result.update ?? {}) as { messages?: unknown };
+  return Array.isArray(messages) ? messages.find((message) => ToolMessage.isInstance(message)) : undefined;
 }
 
 function tell(notice: ToolNotice): void {

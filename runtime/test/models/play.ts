@@ -32,8 +32,10 @@ function apply(files: Record<string, string>, name: string, args: Record<string,
   if (name === 'read_file') {
     if (text === undefined) return `Error: File '${path}' not found`;
     if (text === '') return 'System reminder: File exists but has empty contents';
-    const lines = text.split('\n').length;
-    return `@@ lines 1-${lines} of ${lines} @@\n${text}`;
+    // Like the real tool, it does not tell a final newline from none.
+    const shown = text.replace(/\n$/, '');
+    const lines = shown.split('\n').length;
+    return `@@ lines 1-${lines} of ${lines} @@\n${shown}`;
   }
   if (name === 'write_file') files[path] = String(args.content);
   if (name === 'delete') delete files[path];

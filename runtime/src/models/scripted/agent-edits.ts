@@ -72,7 +72,10 @@ function removeAgent(name: string, definition: DefinitionView, files: Workspace)
 function renameAgent(wish: Wish, definition: DefinitionView, files: Workspace): void {
   const agent = agentNamed(definition.agents, wish.target ?? '');
   const newName = /\s/.test(agent?.name ?? ' ') ? (wish.newName ?? '') : agentNameOf(wish.newName ?? '');
-  if (newName === '') return noteWish(wish, files);
+  if (newName === '') {
+    noteWish(wish, files);
+    return;
+  }
   if (agent === null || agentNamed(definition.agents, newName) !== null) {
     files.note(
       `${wish.target} was not renamed: ${agent === null ? 'there is no such agent' : `${newName} is there already`}.`,

@@ -20,7 +20,10 @@ const section = 'Added principles';
 export function addCapability(wish: Wish, definition: DefinitionView, files: Workspace): void {
   const { capability } = wish;
   const agent = targetOf(wish, definition);
-  if (capability === null || agent === undefined) return noteWish(wish, files);
+  if (capability === null || agent === undefined) {
+    noteWish(wish, files);
+    return;
+  }
   const before = files.read(definitionPath) ?? '';
   let text = before;
   if (agent.tools !== null && !agent.tools.includes(capability.tool)) {
@@ -41,7 +44,10 @@ export function addCapability(wish: Wish, definition: DefinitionView, files: Wor
 /** Takes a capability away again: the exact opposite of adding it. */
 export function removeCapability(wish: Wish, definition: DefinitionView, files: Workspace): void {
   const { capability } = wish;
-  if (capability === null) return noteWish(wish, files);
+  if (capability === null) {
+    noteWish(wish, files);
+    return;
+  }
   const named = wish.target === null ? null : agentNamed(definition.agents, wish.target);
   const has = (agent: AgentAt) =>
     agent.tools?.includes(capability.tool) || agent.prompt?.includes(capability.rule);

@@ -19,8 +19,8 @@ export function updateCast(before: AgentAt, files: Workspace): void {
     ({ name }) => name === before.name,
   );
   if (after === undefined) return;
-  if (text === castTextOf(before)) {
-    files.write(path, castTextOf(after));
+  if (text === shownText(castTextOf(before))) {
+    files.write(path, shownText(castTextOf(after)));
     return;
   }
   let updated = text;
@@ -35,4 +35,9 @@ export function updateCast(before: AgentAt, files: Workspace): void {
     if (at >= 0) updated = updated.slice(0, at) + after.prompt + updated.slice(at + before.prompt.length);
   }
   files.write(path, updated);
+}
+
+/** The tool that reads files does not show a final newline. */
+function shownText(text: string): string {
+  return text.replace(/\n$/, '');
 }

@@ -5,18 +5,19 @@ export interface Edit {
   after: string | null;
 }
 
-/** A replacement that would repeat more than this share of the file is written whole. */
-const worthReplacing = 0.6;
-
-/** The file tool's call that makes an edit: the smallest replacement of whole lines that is unambiguous. */
+/**
+ * The file tool's call that makes an edit: the smallest replacement of whole lines that is unambiguous. A
+ * file that is there is never written whole: the tool that reads does not tell a final newline from none.
+ */
 export function editCallOf({ path, before, after }: Edit): { name: string; args: Record<string, unknown> } {
   if (after === null) return { name: 'delete', args: { file_path: path } };
-  const piece = before === null ? null : replacedPiece(before, after);
-  if (piece === null) return { name: 'write_file', args: { file_path: path, content: after } };
+  if (before === null || before === '')
+    return { name: 'write_file', args: { file_path: path, content: after } };
+  const piece = replacedPiece(before, after);
   return { name: 'edit_file', args: { file_path: path, old_string: piece.from, new_string: piece.to } };
 }
 
-function replacedPiece(before: string, after: string): { from: string; to: string } | null {
+function replacedPiece(before: string, after: string): { from: string; to: string } {
   const old = before.split('\n');
   const fresh = after.split('\n');
   let head = 0;
@@ -27,14 +28,13 @@ function replacedPiece(before: string, after: string): { from: string; to: strin
   // Lines around it are taken in until the replaced text stands only once in the file.
   for (;;) {
     const from = old.slice(head, old.length - tail).join('\n');
-    if (from.length > before.length * worthReplacing) return null;
     // Lines that go altogether need one that stays, or their line break would be left behind.
     const whole = fresh.length - tail > head;
     if (whole && from !== '' && before.split(from).length === 2) {
       return { from, to: fresh.slice(head, fresh.length - tail).join('\n') };
     }
+    if (head === 0 && tail === 0) return { from: before, to: after };
     if (head > 0) head -= 1;
     if (tail > 0) tail -= 1;
-    if (head === 0 && tail === 0) return null;
   }
 }
