@@ -24,6 +24,7 @@ export const onSubscribed = own(
     trace_id: z.string(),
   }),
 ).meta({ id: 'OnSubscribed' });
+export type OnSubscribedData = z.infer<typeof onSubscribed>['data'];
 export const onRetry = own(
   'on_retry',
   z.object({ attempt: z.int(), max: z.int(), delay_ms: z.int(), epoch: z.string() }),

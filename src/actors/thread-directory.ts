@@ -1,4 +1,4 @@
-import type { ThreadRow } from '../db/proposals.js';
+import type { ThreadRow } from '../db/row-schemas.js';
 import type { Viewer, ViewerPosition } from '../streams/viewer.js';
 
 /** How the first invoke of a new run went, within the time that the request waits. */
@@ -8,6 +8,8 @@ export type StartOutcome = 'started' | 'unknown' | 'refused';
 export interface Attachment {
   /** The socket is gone; nothing is sent to the viewer any more. */
   detach(): void;
+  /** The socket's buffer has been written: uWS `drain`. */
+  drained(): void;
   /** Hands an object of the viewer to the run as it is; false where no run is open here (`not_streaming`). */
   sendToRun(message: Buffer | string): boolean;
 }

@@ -13,6 +13,8 @@ export interface Viewer {
   unsubscribe(topic: string): void;
   /** Bytes that wait in user space for this viewer. */
   bufferedBytes(): number;
+  /** Runs several sends as one write. */
+  cork(sends: () => void): void;
   /** Closes the socket once; later calls do nothing. */
   close(code: number, reason: string): void;
 }

@@ -1,0 +1,199 @@
+import type { InvokeRequest, ProposalError } from '@ide-orchestrator/protocol';
+import type { CommonQueryMethods } from 'slonik';
+import { fromCallback, fromPromise } from 'xstate';
+import { readInput } from '../db/proposals.js';
+import { commitRetry } from '../db/run-progress.js';
+import { readAttempts } from '../db/threads.js';
+import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
+import type { LifecycleFact } from '../streams/stream-signals.js';
+import type { ThreadPipeline } from '../streams/thread-pipeline.js';
+import type { Closed, InvokeAnswer, ProposalEvent, Verdict } from './proposal-types.js';
+import type { RunInput } from './run-input.js';
+import { type SettleDeps, settleRun } from './settle-run.js';
+import type { TransitionJournal } from './transition-journal.js';
+
+export interface ProposalActorsDeps {
+  db: CommonQueryMethods;
+  client: DeepAgentsRuntimeClient;
+  journal: TransitionJournal;
+  pipeline: ThreadPipeline;
+  settle: SettleDeps;
+  proposalId: string;
+  /** For `trace_id`, and to continue the trace of the request that asked. */
+  traceId: string;
+  traceparent: string | null;
+  maxAttempts: number;
+  cancelGraceMs: number;
+  /** The attempt that the row names; moves with the commits. */
+  current: { attempt: number; jobId: string };
+  /** The request still waits for the first invoke: a certain refusal is the answer. */
+  awaited: () => boolean;
+  /** Every fact of the run, before the machine hears it. */
+  onFact: (fact: LifecycleFact) => void;
+  /** The pipeline broke: a fault of ours, not of the run. */
+  onReadError: (error: unknown) => void;
+  /** Where the row stands, for the audit. */
+  from: () => string;
+  newId: () => string;
+  sleep: (milliseconds: number, signal?: AbortSignal) => Promise<void>;
+  /** Milliseconds before the next attempt. */
+  retryDelayMs: (attempt: number) => number;
+  /** Milliseconds before the next call, after so many that were not answered. */
+  awayDelayMs: (failures: number) => number;
+  /** A clean-up has fallen due. */
+  onCleanUpDue: () => void;
+}
+
+/** Repeats a read of the database until it answers or the actor stops. */
+async function untilAnswered<Result>(
+  deps: ProposalActorsDeps,
+  signal: AbortSignal,
+  read: () => Promise<Result>,
+): Promise<Result> {
+  for (let failures = 0; ; failures++) {
+    try {
+      return await read();
+    } catch (error) {
+      if (signal.aborted) throw error;
+      await deps.sleep(deps.awayDelayMs(failures), signal);
+    }
+  }
+}
+
+/**
+ * An attempt may be followed by another only when the runtime has confirmed its clean-up, or calls it ended
+ * (`guarantees.md` 7): two runs of one thread never write side by side.
+ */
+async function untilEarlierAttemptsAreOver(deps: ProposalActorsDeps, signal: AbortSignal): Promise<void> {
+  for (let failures = 0; !signal.aborted; failures++) {
+    const attempts = await untilAnswered(deps, signal, () =>
+      readAttempts(deps.db, { proposalId: deps.proposalId }),
+    );
+    const open = attempts.filter((one) => one.attempt < deps.current.attempt && one.cleanedAt === null);
+    const over = await Promise.all(
+      open.map(async (one) => {
+        const asked = await deps.client.getState(one.runtimeThreadId ?? one.jobId, { signal });
+        return asked.kind === 'not_found' || (asked.kind === 'state' && asked.state.status !== 'running');
+      }),
+    );
+    if (over.every(Boolean)) return;
+    await deps.sleep(deps.awayDelayMs(failures), signal);
+  }
+}
+
+async function invokeRun(
+  deps: ProposalActorsDeps,
+  jobId: string,
+  signal: AbortSignal,
+): Promise<InvokeAnswer> {
+  if (deps.current.attempt > 1) await untilEarlierAttemptsAreOver(deps, signal);
+  const stored = (await untilAnswered(deps, signal, () =>
+    readInput(deps.db, { proposalId: deps.proposalId }),
+  )) as RunInput;
+  const request: InvokeRequest = { trace_id: deps.traceId, job_id: jobId, ...stored };
+  for (let failures = 0; ; failures++) {
+    const answer = await deps.client.invoke(request, { signal, traceparent: deps.traceparent });
+    signal.throwIfAborted();
+    if (answer.kind === 'started') return { kind: 'started', runtimeThreadId: answer.threadId };
+    if (answer.kind === 'gone') return { kind: 'gone' };
+    const certain = answer.kind === 'refused' || answer.kind === 'rejected';
+    // "Any HTTP answer but 200" to the invoke that the request waits for is a refusal.
+    if (certain && deps.awaited()) {
+      return { kind: 'refused', message: 'The agent runtime did not take the run. Try again in a moment.' };
+    }
+    if (answer.kind === 'rejected') {
+      return { kind: 'rejected', message: `The agent runtime refused the run (${answer.status}).` };
+    }
+    if (failures === 0) deps.pipeline.fanOut.announce({ event_type: 'on_reconnecting', data: {} });
+    await deps.sleep(deps.awayDelayMs(failures), signal);
+  }
+}
+
+async function closeAttempt(
+  deps: ProposalActorsDeps,
+  failure: ProposalError | null,
+  signal: AbortSignal,
+): Promise<Closed> {
+  const { attempt } = deps.current;
+  const next = { attempt: attempt + 1, jobId: deps.newId() };
+  const delay = deps.retryDelayMs(attempt);
+  const outcome = await deps.journal.append(
+    (fence) =>
+      commitRetry(deps.db, fence, {
+        from: deps.from(),
+        event: 'attempt.failed',
+        attempt,
+        nextAttempt: next.attempt,
+        nextJobId: next.jobId,
+        outcome: failure?.code ?? 'runtime_error',
+        details: { code: failure?.code ?? 'runtime_error', delay_ms: delay },
+      }),
+    (row) => row.cancelRequestedAt === null,
+  );
+  if (outcome.kind === 'moved') return { kind: 'cancelled' };
+  if (outcome.kind === 'finished') return { kind: 'finished', status: outcome.row.status };
+  if (outcome.kind === 'refused') throw outcome.error;
+  if (outcome.kind !== 'committed') return { kind: 'lost' };
+  Object.assign(deps.current, next);
+  deps.onCleanUpDue();
+  const epoch = `${next.attempt}.1`;
+  deps.pipeline.beginAttempt(next.attempt, {
+    event_type: 'on_retry',
+    data: { attempt: next.attempt, max: deps.maxAttempts, delay_ms: delay, epoch },
+  });
+  await deps.sleep(delay, signal);
+  return { kind: 'next', ...next };
+}
+
+async function cancelRun(deps: ProposalActorsDeps, threadId: string, signal: AbortSignal): Promise<void> {
+  const grace = AbortSignal.any([signal, AbortSignal.timeout(deps.cancelGraceMs)]);
+  for (let failures = 0; !grace.aborted; failures++) {
+    const answer = await deps.client.cancel(threadId, { signal: grace });
+    if (answer !== 'away') break;
+    await deps.sleep(deps.awayDelayMs(failures), grace);
+  }
+  // The run has until then to say its end; the machine leaves this state when it does.
+  while (!grace.aborted) await deps.sleep(deps.cancelGraceMs, grace);
+}
+
+/** The machine's actors on real parts. */
+export function createProposalActors(deps: ProposalActorsDeps) {
+  const read = (
+    run: { attempt: number; runtimeThreadId: string },
+    heard: (fact: LifecycleFact) => void,
+  ): (() => void) => {
+    const reading = deps.pipeline.read(run).subscribe({
+      next: (fact) => {
+        deps.onFact(fact);
+        heard(fact);
+      },
+      error: deps.onReadError,
+    });
+    return () => reading.unsubscribe();
+  };
+
+  return {
+    invokeRun: fromPromise<InvokeAnswer, { jobId: string; awaited: boolean }>(({ input, signal }) =>
+      invokeRun(deps, input.jobId, signal),
+    ),
+    readRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string }>(
+      ({ input, sendBack }) => read(input, sendBack),
+    ),
+    cancelRun: fromPromise<void, { runtimeThreadId: string | null }>(({ input, signal }) =>
+      cancelRun(deps, input.runtimeThreadId ?? deps.current.jobId, signal),
+    ),
+    closeAttempt: fromPromise<Closed, { attempt: number; failure: ProposalError | null }>(
+      ({ input, signal }) => closeAttempt(deps, input.failure, signal),
+    ),
+    settleRun: fromPromise(({ input }: { input: { verdict: Verdict } }) =>
+      settleRun(deps.settle, input.verdict),
+    ),
+    // A reader judges nothing: what it hears of the run's end only makes the registry read the row.
+    followRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string | null }>(({ input }) =>
+      read(
+        { attempt: input.attempt, runtimeThreadId: input.runtimeThreadId ?? deps.current.jobId },
+        () => undefined,
+      ),
+    ),
+  };
+}

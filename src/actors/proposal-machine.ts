@@ -1,0 +1,371 @@
+import type { ProposalError, ProposalStatus } from '@ide-orchestrator/protocol';
+import { assign, fromCallback, fromPromise, setup } from 'xstate';
+import type {
+  Closed,
+  InvokeAnswer,
+  ProposalContext,
+  ProposalEvent,
+  ProposalInput,
+  Settled,
+  Verdict,
+} from './proposal-types.js';
+
+/** Failures after which another attempt would meet the same. */
+const NEVER_RETRIED = new Set([
+  'cancelled',
+  'completed_without_files',
+  'oversized',
+  'invalid_frame',
+  'invalid_content',
+  'runtime_rejected',
+  'poisoned',
+]);
+
+export function isRetryable(error: ProposalError): boolean {
+  return error.retryable && !NEVER_RETRIED.has(error.code);
+}
+
+const failure = (code: string, message: string, retryable: boolean): ProposalError => ({
+  code,
+  message,
+  retryable,
+});
+const cancelled = failure('cancelled', 'The run was cancelled.', false);
+const lost = failure('lost', 'The runtime no longer knows the run.', true);
+const stalled = failure('stalled', 'The run stopped sending.', true);
+const oversized = failure('oversized', 'The runtime sent a frame over the limit.', false);
+const unreachable = failure('runtime_unavailable', 'The runtime could not be reached in time.', true);
+const tooLong = failure('deadline_exceeded', 'The run took too long.', true);
+
+const failed = (error: ProposalError, byRuntime = false): Verdict => ({ kind: 'failed', error, byRuntime });
+
+/** The error of a `runtime.failed` fact in the shape that is stored; a missing `retryable` counts as true. */
+function errorOf(event: Extract<ProposalEvent, { type: 'runtime.failed' }>): ProposalError {
+  return failure(
+    event.error.code ?? 'runtime_error',
+    event.error.message ?? 'The run failed without saying why.',
+    event.error.retryable ?? true,
+  );
+}
+
+/** A certain answer to an invoke that is not the start of a run. */
+function refusedVerdict(answer: InvokeAnswer): Verdict {
+  switch (answer.kind) {
+    case 'refused':
+      return { kind: 'refused', error: failure('runtime_unavailable', answer.message, true) };
+    case 'rejected':
+      return failed(failure('runtime_rejected', answer.message, false));
+    default:
+      return failed(lost);
+  }
+}
+
+const endedByRuntime = (verdict: Verdict | null) =>
+  verdict?.kind === 'completed' || (verdict?.kind === 'failed' && verdict.byRuntime);
+
+/** The status that the row has now, by our commit or by somebody else's; null where another replica goes on. */
+function statusOf(output: Settled | Closed): ProposalStatus | null {
+  return output.kind === 'committed' || output.kind === 'finished' ? output.status : null;
+}
+
+function entryOf(input: ProposalInput): ProposalContext['entry'] {
+  if (input.status !== 'processing') return input.status;
+  return input.role === 'owner' ? 'invoking' : 'following';
+}
+
+const missing = () => new Error('this actor is provided by thread-actor.ts');
+
+/**
+ * The proposal's life. Nothing here does anything: the invoked actors are provided by `thread-actor.ts`, and
+ * what must be durable is a state that waits for its commit (`settleRun`, `closeAttempt`).
+ */
+export const proposalMachine = setup({
+  types: {
+    context: {} as ProposalContext,
+    events: {} as ProposalEvent,
+    input: {} as ProposalInput,
+    tags: {} as 'working' | 'open' | 'final',
+  },
+  actors: {
+    /** Repeats the invoke of the present job until the answer is conclusive. */
+    invokeRun: fromPromise<InvokeAnswer, { jobId: string; awaited: boolean }>(() =>
+      Promise.reject(missing()),
+    ),
+    /** Reads the run; sends `runtime.*` facts to the machine. */
+    readRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string }>(() => {
+      throw missing();
+    }),
+    /** Asks the runtime to cancel, and resolves when the run has had its time to end. */
+    cancelRun: fromPromise<void, { runtimeThreadId: string | null }>(() => Promise.reject(missing())),
+    /** Commits the end of an attempt and the next one, waits for clean-up and back-off. */
+    closeAttempt: fromPromise<Closed, { attempt: number; failure: ProposalError | null }>(() =>
+      Promise.reject(missing()),
+    ),
+    /** Commits the verdict, then tells the viewers. */
+    settleRun: fromPromise<Settled, { verdict: Verdict }>(() => Promise.reject(missing())),
+    /** Reads the run for this replica's viewers, and judges nothing. */
+    followRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string | null }>(() => {
+      throw missing();
+    }),
+  },
+  guards: {
+    retryable: ({ context, event }) =>
+      event.type === 'runtime.failed' && isRetryable(errorOf(event)) && context.attempt < context.maxAttempts,
+    attemptsLeft: ({ context }) => context.attempt < context.maxAttempts,
+    cancelled: ({ context }) => context.cancelled,
+  },
+}).createMachine({
+  id: 'proposal',
+  context: ({ input }) => ({
+    proposalId: input.proposalId,
+    threadId: input.threadId,
+    attempt: input.attempt,
+    maxAttempts: input.maxAttempts,
+    jobId: input.jobId,
+    runtimeThreadId: input.runtimeThreadId,
+    awaited: input.awaited,
+    cancelled: input.cancelled,
+    verdict: null,
+    failure: null,
+    entry: entryOf(input),
+  }),
+  initial: 'beginning',
+  on: {
+    'row.lost': '.following',
+    'row.finished': [
+      { guard: ({ event }) => event.status === 'completed', target: '.completed' },
+      { guard: ({ event }) => event.status === 'failed', target: '.failed' },
+      { guard: ({ event }) => event.status === 'resolved', target: '.resolved' },
+    ],
+  },
+  states: {
+    /** Left at once: where the row says that the life goes on. */
+    beginning: {
+      always: [
+        { guard: ({ context }) => context.entry === 'completed', target: 'completed' },
+        { guard: ({ context }) => context.entry === 'failed', target: 'failed' },
+        { guard: ({ context }) => context.entry === 'resolved', target: 'resolved' },
+        { guard: ({ context }) => context.entry === 'following', target: 'following' },
+        { guard: 'cancelled', target: 'finalizing', actions: assign({ verdict: failed(cancelled) }) },
+        { target: 'invoking' },
+      ],
+    },
+    invoking: {
+      tags: ['working'],
+      invoke: {
+        src: 'invokeRun',
+        input: ({ context }) => ({ jobId: context.jobId, awaited: context.awaited }),
+        onDone: [
+          {
+            guard: ({ event }) => event.output.kind === 'started',
+            target: 'live',
+            actions: assign(({ event }) => ({
+              awaited: false,
+              runtimeThreadId: event.output.kind === 'started' ? event.output.runtimeThreadId : null,
+            })),
+          },
+          {
+            guard: ({ event, context }) =>
+              event.output.kind === 'gone' && context.attempt < context.maxAttempts,
+            target: 'retrying',
+            actions: assign({ failure: lost, awaited: false }),
+          },
+          {
+            target: 'finalizing',
+            actions: assign(({ event }) => ({ awaited: false, verdict: refusedVerdict(event.output) })),
+          },
+        ],
+      },
+      on: {
+        'cancel.requested': {
+          target: 'finalizing',
+          actions: assign({ cancelled: true, verdict: failed(cancelled) }),
+        },
+        'deadline.passed': { target: 'finalizing', actions: assign({ verdict: failed(unreachable) }) },
+      },
+    },
+    /** A run is being read, or its connection is being made again. */
+    live: {
+      tags: ['working', 'open'],
+      initial: 'streaming',
+      invoke: {
+        src: 'readRun',
+        input: ({ context }) => ({
+          attempt: context.attempt,
+          runtimeThreadId: context.runtimeThreadId ?? context.jobId,
+        }),
+      },
+      states: {
+        streaming: {
+          on: {
+            'runtime.lost': 'reconnecting',
+            'deadline.passed': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(tooLong) }),
+            },
+          },
+        },
+        reconnecting: {
+          on: {
+            'runtime.opened': 'streaming',
+            'deadline.passed': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(unreachable) }),
+            },
+          },
+        },
+        /** The cancel is committed; whatever the run still says, it was cancelled. */
+        cancelling: {
+          invoke: {
+            src: 'cancelRun',
+            input: ({ context }) => ({ runtimeThreadId: context.runtimeThreadId }),
+            onDone: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
+            onError: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
+          },
+          on: {
+            'cancel.requested': {},
+            'runtime.ended': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(cancelled, true) }),
+            },
+            'runtime.failed': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(cancelled, true) }),
+            },
+            'runtime.unknown': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(cancelled) }),
+            },
+            'runtime.oversized': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(cancelled) }),
+            },
+            'runtime.stalled': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(cancelled) }),
+            },
+            'deadline.passed': {
+              target: '#proposal.finalizing',
+              actions: assign({ verdict: failed(cancelled) }),
+            },
+          },
+        },
+      },
+      on: {
+        'runtime.ended': { target: 'finalizing', actions: assign({ verdict: { kind: 'completed' } }) },
+        'runtime.failed': [
+          {
+            guard: 'retryable',
+            target: 'retrying',
+            actions: assign(({ event }) => ({ failure: errorOf(event) })),
+          },
+          {
+            target: 'finalizing',
+            actions: assign(({ event }) => ({ verdict: failed(errorOf(event), true) })),
+          },
+        ],
+        'runtime.unknown': [
+          { guard: 'attemptsLeft', target: 'retrying', actions: assign({ failure: lost }) },
+          { target: 'finalizing', actions: assign({ verdict: failed(lost) }) },
+        ],
+        'runtime.stalled': [
+          { guard: 'attemptsLeft', target: 'retrying', actions: assign({ failure: stalled }) },
+          { target: 'finalizing', actions: assign({ verdict: failed(stalled) }) },
+        ],
+        'runtime.oversized': { target: 'finalizing', actions: assign({ verdict: failed(oversized) }) },
+        'cancel.requested': { target: '.cancelling', actions: assign({ cancelled: true }) },
+      },
+    },
+    retrying: {
+      tags: ['working'],
+      invoke: {
+        src: 'closeAttempt',
+        input: ({ context }) => ({ attempt: context.attempt, failure: context.failure }),
+        onDone: [
+          {
+            guard: ({ event }) => event.output.kind === 'next',
+            target: 'invoking',
+            actions: assign(({ event, context }) =>
+              event.output.kind === 'next'
+                ? {
+                    attempt: event.output.attempt,
+                    jobId: event.output.jobId,
+                    runtimeThreadId: null,
+                    failure: null,
+                  }
+                : context,
+            ),
+          },
+          {
+            guard: ({ event }) => event.output.kind === 'cancelled',
+            target: 'finalizing',
+            actions: assign({ cancelled: true, verdict: failed(cancelled) }),
+          },
+          { guard: ({ event }) => statusOf(event.output) === 'completed', target: 'completed' },
+          { guard: ({ event }) => statusOf(event.output) === 'failed', target: 'failed' },
+          { guard: ({ event }) => statusOf(event.output) === 'resolved', target: 'resolved' },
+          { target: 'following' },
+        ],
+      },
+      on: {
+        'cancel.requested': {
+          target: 'finalizing',
+          actions: assign({ cancelled: true, verdict: failed(cancelled) }),
+        },
+        'deadline.passed': { target: 'finalizing', actions: assign({ verdict: failed(unreachable) }) },
+      },
+    },
+    /** The end waits for its commit; only then is it told (P1). */
+    finalizing: {
+      tags: ['working'],
+      invoke: {
+        src: 'settleRun',
+        input: ({ context }) => ({ verdict: context.verdict ?? failed(lost) }),
+        onDone: [
+          {
+            guard: ({ event }) => event.output.kind === 'cancelled',
+            target: 'finalizing',
+            reenter: true,
+            actions: assign(({ context }) => ({
+              cancelled: true,
+              verdict: failed(cancelled, endedByRuntime(context.verdict)),
+            })),
+          },
+          { guard: ({ event }) => statusOf(event.output) === 'completed', target: 'completed' },
+          { guard: ({ event }) => statusOf(event.output) === 'failed', target: 'failed' },
+          { guard: ({ event }) => statusOf(event.output) === 'resolved', target: 'resolved' },
+          { target: 'following' },
+        ],
+      },
+      // The commit that is under way decides: it carries the condition, and says so if a cancel came first.
+      on: { 'row.finished': {}, 'row.lost': {} },
+    },
+    /** Another replica owns the row; this one reads for its own viewers. */
+    following: {
+      tags: ['open'],
+      invoke: {
+        src: 'followRun',
+        input: ({ context }) => ({ attempt: context.attempt, runtimeThreadId: context.runtimeThreadId }),
+      },
+      on: {
+        'row.lost': {},
+        'row.gained': {
+          target: 'invoking',
+          actions: assign(({ event }) => ({
+            attempt: event.attempt,
+            jobId: event.jobId,
+            runtimeThreadId: event.runtimeThreadId,
+            awaited: false,
+          })),
+        },
+      },
+    },
+    /** Waits for a person. */
+    completed: {
+      tags: ['final'],
+      on: { 'row.lost': {} },
+    },
+    failed: { tags: ['final'], on: { 'row.lost': {}, 'row.finished': {} } },
+    resolved: { tags: ['final'], on: { 'row.lost': {}, 'row.finished': {} } },
+  },
+});

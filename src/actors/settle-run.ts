@@ -1,0 +1,215 @@
+import type { ProposalError, RuntimeState, Warning, WireFiles } from '@ide-orchestrator/protocol';
+import { storableText } from '@ide-orchestrator/protocol';
+import type { CommonQueryMethods } from 'slonik';
+import type { LastFrames as StoredLastFrames } from '../db/proposals.js';
+import { commitCompleted, commitFailed, commitRefusedStart } from '../db/run-progress.js';
+import type { LastFrames } from '../streams/fan-out.js';
+import { acceptFiles } from '../streams/newest-files.js';
+import type { StateResult } from '../streams/runtime-client.js';
+import type { RunEnding } from '../streams/stream-signals.js';
+import type { ThreadPipeline } from '../streams/thread-pipeline.js';
+import { closedFrames, completedFrames, type EndingFacts, failedFrames } from './last-frames.js';
+import type { Settled, Verdict } from './proposal-types.js';
+import type { JournalOutcome, TransitionJournal } from './transition-journal.js';
+
+export interface SettleDeps {
+  db: CommonQueryMethods;
+  journal: TransitionJournal;
+  pipeline: ThreadPipeline;
+  proposalId: string;
+  /** State of the audit that the run leaves. */
+  from: () => string;
+  attempt: () => number;
+  /** How the runtime ended the run, where it did. */
+  ending: () => RunEnding | null;
+  askState: () => Promise<StateResult>;
+  sleep: (milliseconds: number) => Promise<void>;
+  delayMs: (failures: number) => number;
+  /** No more waiting for the runtime: the proposal's time is over, or the actor stops. */
+  pastDeadline: () => boolean;
+  allowed: { fileBytes: number; files: number };
+  /** The commit is made; `code` names a failure. */
+  onCommitted: (status: 'completed' | 'failed', code: string | null) => void;
+}
+
+interface Found {
+  files: WireFiles;
+  warnings: Warning[];
+  /** Why there is nothing to complete with. */
+  fault: ProposalError | null;
+}
+
+/** How long a runtime that has said `end` may go on saying `running`. */
+const STATE_TRIES = 20;
+
+const stored = (last: LastFrames): StoredLastFrames => ({
+  epoch: last.epoch,
+  frames: last.frames.map(({ number, bytes }) => ({ seq: number, bytes })),
+});
+
+/**
+ * Makes the commit of a verdict, then tells the viewers: the `end` that they see leaves after the files, the
+ * status and the audit record are in PostgreSQL (P1).
+ */
+export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Settled> {
+  if (verdict.kind === 'completed') {
+    const found = await findFiles(deps);
+    if (found.fault !== null) return fail(deps, found.fault, true, found.warnings);
+    return complete(deps, found);
+  }
+  if (verdict.kind === 'failed') return fail(deps, verdict.error, verdict.byRuntime, []);
+  const error = cleanError(verdict.error);
+  const last = closedFrames(factsOf(deps, 'failed', {}, []), error);
+  const outcome = await deps.journal.append((fence) =>
+    commitRefusedStart(deps.db, { ...fence, error, lastFrames: stored(last), finalEpoch: last.epoch }),
+  );
+  return told(deps, outcome, last, 'failed', error.code);
+}
+
+function cleanError(error: ProposalError): ProposalError {
+  return { ...error, code: storableText(error.code), message: storableText(error.message) };
+}
+
+function factsOf(
+  deps: SettleDeps,
+  status: 'completed' | 'failed',
+  files: WireFiles,
+  warnings: Warning[],
+): EndingFacts {
+  const { fanOut, newestFiles } = deps.pipeline;
+  return {
+    proposalId: deps.proposalId,
+    attempt: deps.attempt(),
+    status,
+    files,
+    warnings,
+    state: newestFiles.frame(),
+    released: fanOut.lastReleased(),
+    epoch: fanOut.epoch(),
+  };
+}
+
+async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
+  const { files, warnings } = found;
+  const last = completedFrames(factsOf(deps, 'completed', files, warnings), deps.ending());
+  const outcome = await deps.journal.append(
+    (fence) =>
+      commitCompleted(deps.db, fence, {
+        from: deps.from(),
+        event: 'runtime.ended',
+        attempt: deps.attempt(),
+        generatedFiles: files,
+        warnings,
+        lastFrames: stored(last),
+        finalEpoch: last.epoch,
+        details: { files: Object.keys(files).length },
+      }),
+    (row) => row.cancelRequestedAt === null,
+  );
+  if (outcome.kind === 'refused') {
+    const error = {
+      code: 'invalid_content',
+      message: 'The files hold text that cannot be stored.',
+      retryable: false,
+    };
+    return fail(deps, error, true, warnings);
+  }
+  return told(deps, outcome, last, 'completed', null);
+}
+
+async function fail(
+  deps: SettleDeps,
+  raw: ProposalError,
+  byRuntime: boolean,
+  warnings: Warning[],
+): Promise<Settled> {
+  const error = cleanError(raw);
+  const facts = factsOf(deps, 'failed', {}, warnings);
+  const ending = deps.ending();
+  // A run whose end only `state` told has a live epoch too, but no frame of the runtime's that ends it.
+  const last =
+    byRuntime && ending !== null && ending.state === null
+      ? failedFrames(facts, ending, error)
+      : closedFrames(facts, error);
+  const outcome = await deps.journal.append((fence) =>
+    commitFailed(deps.db, fence, {
+      from: deps.from(),
+      event: error.code === 'cancelled' ? 'run.cancelled' : 'run.failed',
+      attempt: deps.attempt(),
+      error,
+      warnings,
+      lastFrames: stored(last),
+      finalEpoch: last.epoch,
+      details: { code: error.code },
+    }),
+  );
+  return told(deps, outcome, last, 'failed', error.code);
+}
+
+function told(
+  deps: SettleDeps,
+  outcome: JournalOutcome,
+  last: LastFrames,
+  status: 'completed' | 'failed',
+  code: string | null,
+): Settled {
+  switch (outcome.kind) {
+    case 'committed':
+      deps.pipeline.finish(last);
+      deps.onCommitted(status, code);
+      return { kind: 'committed', status };
+    case 'moved':
+      return { kind: 'cancelled' };
+    case 'finished':
+      return { kind: 'finished', status: outcome.row.status };
+    case 'refused':
+      throw outcome.error;
+    default:
+      return { kind: 'lost' };
+  }
+}
+
+/** The files of the last state update before `end`; from the runtime's state where the stream cannot be trusted. */
+async function findFiles(deps: SettleDeps): Promise<Found> {
+  const { pipeline } = deps;
+  const ending = deps.ending();
+  const streamed = ending?.state == null ? pipeline.newestFiles.files() : null;
+  const broken = ending?.state == null && streamed === null && pipeline.newestFiles.frame() !== null;
+  const damaged = pipeline.damaged() || broken;
+  const warnings: Warning[] = damaged
+    ? [{ code: 'invalid_frame', message: 'Frames of the run could not be read or were missing.' }]
+    : [];
+  let given = streamed;
+  if (damaged || given === null) {
+    const state = ending?.state ?? (await finalState(deps));
+    if (state?.status === 'failed') {
+      const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
+      return { files: {}, warnings, fault: { code, message, retryable } };
+    }
+    const told = state?.generated_files ?? null;
+    if (told === null && damaged) {
+      const message = 'The files of the run could not be read.';
+      return { files: {}, warnings, fault: { code: 'invalid_frame', message, retryable: false } };
+    }
+    given = told;
+  }
+  const accepted = acceptFiles(given ?? {}, deps.allowed);
+  warnings.push(...accepted.warnings);
+  if (Object.keys(accepted.files).length > 0) return { files: accepted.files, warnings, fault: null };
+  const message = 'The run ended without any files.';
+  return { files: {}, warnings, fault: { code: 'completed_without_files', message, retryable: false } };
+}
+
+/** The runtime's word on a run that has ended; null where it does not say. */
+async function finalState(deps: SettleDeps): Promise<RuntimeState | null> {
+  for (let tries = 0, failures = 0; tries < STATE_TRIES && !deps.pastDeadline(); ) {
+    const asked = await deps.askState();
+    if (asked.kind === 'not_found') return null;
+    if (asked.kind === 'state') {
+      if (asked.state.status !== 'running') return asked.state;
+      tries++;
+    }
+    await deps.sleep(asked.kind === 'away' ? deps.delayMs(failures++) : 250);
+  }
+  return null;
+}

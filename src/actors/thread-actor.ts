@@ -1,0 +1,452 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
+import type { ProposalPhase, ProposalStatus } from '@ide-orchestrator/protocol';
+import { firstValueFrom, race, Subject, timer } from 'rxjs';
+import type { CommonQueryMethods } from 'slonik';
+import { createActor } from 'xstate';
+import type { Config } from '../config.js';
+import { readLastFrames } from '../db/proposals.js';
+import type { ThreadRow } from '../db/row-schemas.js';
+import { commitPhase, giveUp } from '../db/run-progress.js';
+import { backOffDelayMs } from '../streams/back-off.js';
+import type { FrameCounts } from '../streams/frame-counts.js';
+import type { WindowBudget } from '../streams/replay-window.js';
+import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
+import type { RuntimeFrames } from '../streams/runtime-socket.js';
+import type { LifecycleFact, RunEnding } from '../streams/stream-signals.js';
+import { createThreadPipeline } from '../streams/thread-pipeline.js';
+import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
+import type { Logger } from '../telemetry/logger.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import { createProposalActors } from './proposal-actors.js';
+import { proposalMachine } from './proposal-machine.js';
+import type { ProposalState, Role } from './proposal-types.js';
+import type { Attachment, StartOutcome } from './thread-directory.js';
+import { createTransitionJournal } from './transition-journal.js';
+
+export interface ThreadActorDeps {
+  db: CommonQueryMethods;
+  client: DeepAgentsRuntimeClient;
+  runtimeFrames: RuntimeFrames;
+  publish: Publish;
+  windowBudget: WindowBudget;
+  frameCounts: FrameCounts;
+  config: Pick<Config, 'runs' | 'viewers' | 'database'>;
+  metrics: Metrics;
+  log: Logger;
+  node: string;
+  random: () => number;
+  /** Monotonic milliseconds. */
+  now: () => number;
+  onCleanUpDue: () => void;
+  /** The actor broke: it is to be forgotten, and revived from its row. */
+  onBroken: (threadId: string, error: unknown) => void;
+}
+
+/** One live thread on this replica. */
+export interface ThreadActor {
+  readonly threadId: string;
+  readonly proposalId: string;
+  state(): ProposalState;
+  role(): Role;
+  /** Resolves with the first invoke's outcome, or `unknown` after the time that the request waits. */
+  started(waitMs: number): Promise<StartOutcome>;
+  attach(viewer: Viewer, position: ViewerPosition): Promise<Attachment>;
+  /** The row as it was just read. */
+  observe(row: ThreadRow): void;
+  /** The journal's version of the row: a newer one in the database is news. */
+  version(): number;
+  viewers(): Iterable<Viewer>;
+  accessVersion(): number;
+  /** Once a second: stalled runs, passed deadlines, viewers that take nothing. `late`: the clock had stood still. */
+  tick(late: boolean): void;
+  /** Nothing to do and nobody to serve since then (monotonic ms); null while there is. */
+  idleSince(): number | null;
+  /** Gives the row up where it is owned, closes viewers with 1012. */
+  handOver(): Promise<void>;
+  stop(): void;
+}
+
+/** Viewers wait this long for the runtime's word on their position. */
+const POSITION_WAIT_MS = 5_000;
+/** And this long for numbers that another replica may have seen first. */
+const AHEAD_WAIT_MS = 1_000;
+const VIEWER_STUCK_MS = 30_000;
+const HAND_OVER_WAIT_MS = 5_000;
+
+export interface ThreadActorOptions {
+  role: Role;
+  /** The request that made the proposal waits for the first invoke. */
+  awaited: boolean;
+  traceId: string;
+  traceparent: string | null;
+}
+
+export function createThreadActor(
+  deps: ThreadActorDeps,
+  row: ThreadRow,
+  options: ThreadActorOptions,
+): ThreadActor {
+  const { config, metrics } = deps;
+  const { threadId, proposalId } = row;
+  const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
+  const current = { attempt: row.attempt, jobId: row.jobId };
+  const changed = new Subject<void>();
+  const sleep = async (milliseconds: number, signal?: AbortSignal) => {
+    await wait(milliseconds, undefined, signal ? { signal, ref: false } : { ref: false }).catch(
+      () => undefined,
+    );
+  };
+  const awayDelayMs = (failures: number) =>
+    10 +
+    backOffDelayMs(failures, {
+      baseMs: config.runs.reconnectBaseMs,
+      maxMs: config.runs.reconnectMaxMs,
+      random: deps.random,
+    });
+
+  let awaited = options.awaited;
+  let ending: RunEnding | null = null;
+  let stopped = false;
+  let idleFrom: number | null = deps.now();
+  let accessVersion = row.accessVersion;
+  /** State of the audit: what the next transition comes from. */
+  let noted: ProposalPhase | ProposalStatus = row.phase ?? row.status;
+  let notedEpoch = row.runtimeEpoch ?? '1';
+  let deadlineAt = Date.parse(row.deadlineAt);
+  let settledHere = false;
+  let readsSeen = -1;
+  let readsStoodSince = deps.now();
+
+  const pipeline = createThreadPipeline({
+    threadId,
+    firstEpoch: '1.1',
+    epoch: row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`,
+    runtimeFrames: deps.runtimeFrames,
+    client: deps.client,
+    windowBudget: deps.windowBudget,
+    publish: deps.publish,
+    viewerBudgetBytes: config.viewers.budgetBytes,
+    viewerStuckMs: VIEWER_STUCK_MS,
+    frameCounts: deps.frameCounts,
+    reconnectDelayMs: awayDelayMs,
+    sleep,
+    now: deps.now,
+    randomEpoch: () => randomUUID().slice(0, 8),
+    onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
+    onSlowClose: () => metrics.websocketSlowClosesTotal.inc(),
+  });
+  const journal = createTransitionJournal(
+    {
+      db: deps.db,
+      node: deps.node,
+      newId: randomUUID,
+      sleep,
+      delayMs: awayDelayMs,
+      queryDeadlineMs: config.database.queryDeadlineMs,
+      log,
+    },
+    row,
+  );
+  const actors = createProposalActors({
+    db: deps.db,
+    client: deps.client,
+    journal,
+    pipeline,
+    settle: {
+      db: deps.db,
+      journal,
+      pipeline,
+      proposalId,
+      from: () => noted,
+      attempt: () => current.attempt,
+      ending: () => ending,
+      askState: () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId),
+      sleep,
+      delayMs: awayDelayMs,
+      pastDeadline: () => stopped || Date.now() > deadlineAt,
+      allowed: config.runs,
+      onCommitted: noteEnd,
+    },
+    proposalId,
+    traceId: options.traceId,
+    traceparent: options.traceparent,
+    maxAttempts: config.runs.maxAttempts,
+    cancelGraceMs: config.runs.cancelGraceMs,
+    current,
+    awaited: () => awaited,
+    onFact: hearFact,
+    onReadError: (error) => {
+      log.error({ err: error }, 'a pipeline broke');
+      deps.onBroken(threadId, error);
+    },
+    from: () => noted,
+    newId: randomUUID,
+    sleep,
+    retryDelayMs: (attempt) =>
+      backOffDelayMs(attempt - 1, {
+        baseMs: config.runs.retryBaseMs,
+        maxMs: config.runs.retryMaxMs,
+        random: deps.random,
+      }),
+    awayDelayMs,
+    onCleanUpDue: deps.onCleanUpDue,
+  });
+  const actor = createActor(proposalMachine.provide({ actors }), {
+    input: {
+      proposalId,
+      threadId,
+      attempt: row.attempt,
+      maxAttempts: config.runs.maxAttempts,
+      jobId: row.jobId,
+      runtimeThreadId: row.runtimeThreadId,
+      role: options.role,
+      status: row.status,
+      awaited: options.awaited,
+      cancelled: row.cancelRequestedAt !== null,
+    },
+  });
+
+  function state(): ProposalState {
+    const { value } = actor.getSnapshot();
+    return (typeof value === 'string' ? value : value.live) as ProposalState;
+  }
+
+  const isFinal = () => actor.getSnapshot().hasTag('final');
+  const phase = (): ProposalPhase | null => {
+    const now = state();
+    if (isFinal()) return null;
+    if (now === 'following') return row.phase;
+    return now === 'cancelling' ? 'streaming' : (now as ProposalPhase);
+  };
+  const status = (): ProposalStatus => (isFinal() ? (state() as ProposalStatus) : 'processing');
+
+  let before: ProposalState | null = null;
+  function observeState(): void {
+    const now = state();
+    if (now === before) return;
+    const left = before;
+    before = now;
+    log.info({ from: left, to: now, attempt: current.attempt }, 'thread state');
+    if (now === 'streaming' || now === 'reconnecting') notePhase(now, `run.${now}`);
+    if (now === 'invoking' && left === 'retrying') notePhase('invoking', 'attempt.begun');
+    if (now === 'retrying') {
+      metrics.actorTransitionsTotal.inc({ from: noted, to: 'retrying' });
+      noted = 'retrying';
+      ending = null;
+    }
+    if (isFinal()) void reachEnd();
+    changed.next();
+    idleFrom = null;
+  }
+
+  /** Phases between the start and the end are noted in order, and nothing waits for them. */
+  function notePhase(to: 'invoking' | 'streaming' | 'reconnecting', event: string): void {
+    if (noted === to && event !== 'runtime.opened') return;
+    const from = noted;
+    noted = to;
+    if (from !== to) metrics.actorTransitionsTotal.inc({ from, to });
+    const { runtimeThreadId } = actor.getSnapshot().context;
+    const runtimeEpoch = notedEpoch;
+    void journal
+      .append(
+        (fence) =>
+          commitPhase(deps.db, fence, {
+            from,
+            to,
+            event,
+            attempt: current.attempt,
+            runtimeThreadId: to === 'invoking' ? null : runtimeThreadId,
+            runtimeEpoch: to === 'invoking' ? null : runtimeEpoch,
+          }),
+        // A cancel is news that the machine hears by the next reading of the row; the phase stays true.
+        () => true,
+      )
+      .then((outcome) => {
+        if (outcome.kind === 'lost') actor.send({ type: 'row.lost' });
+        if (outcome.kind === 'finished') actor.send({ type: 'row.finished', status: outcome.row.status });
+      });
+  }
+
+  function hearFact(fact: LifecycleFact): void {
+    if (fact.type === 'runtime.ended' || fact.type === 'runtime.failed') ending = fact.ending;
+    if (fact.type !== 'runtime.opened') return;
+    changed.next();
+    const part = fact.epoch.slice(fact.epoch.indexOf('.') + 1);
+    if (part === notedEpoch || state() === 'following') return;
+    notedEpoch = part;
+    // After the machine has heard it, so that the phase is the new one.
+    queueMicrotask(() => notePhase('streaming', 'runtime.opened'));
+  }
+
+  function noteEnd(reached: 'completed' | 'failed', code: string | null): void {
+    metrics.actorTransitionsTotal.inc({ from: noted, to: reached });
+    noted = reached;
+    const seconds = (Date.now() - Date.parse(row.createdAt)) / 1000;
+    metrics.refinementDurationSeconds.observe({ status: reached }, seconds);
+    log.info({ status: reached, code, attempt: current.attempt }, 'proposal ended');
+    if (code === null) return;
+    metrics.proposalFailuresTotal.inc({ code });
+    deps.onCleanUpDue();
+  }
+
+  /** Completed, failed or resolved, by our commit or by somebody else's. */
+  async function reachEnd(): Promise<void> {
+    await tellEnd();
+    settledHere = true;
+    changed.next();
+  }
+
+  /** The stored last frames, where this replica did not make them itself. */
+  async function tellEnd(): Promise<void> {
+    for (let failures = 0; !stopped && !pipeline.finished(); failures++) {
+      try {
+        const last = await readLastFrames(deps.db, { proposalId });
+        if (last === null) return;
+        if (pipeline.finished()) return;
+        const frames = last.frames.map(({ seq, bytes }) => ({ number: seq, bytes }));
+        pipeline.finish({ epoch: last.epoch, frames });
+      } catch (error) {
+        log.warn({ err: error }, 'the last frames could not be read');
+        await sleep(awayDelayMs(failures));
+      }
+    }
+  }
+
+  actor.subscribe({
+    next: observeState,
+    error: (error) => {
+      log.error({ err: error }, 'a thread actor broke');
+      deps.onBroken(threadId, error);
+    },
+  });
+  actor.start();
+  observeState();
+
+  /** Waits for the next thing that happens, or for so long. */
+  const happens = (milliseconds: number) => firstValueFrom(race(changed, timer(Math.max(0, milliseconds))));
+
+  async function positionKnown(position: ViewerPosition, gone: () => boolean): Promise<boolean> {
+    const until = deps.now() + POSITION_WAIT_MS;
+    while (!pipeline.known() && !pipeline.finished() && !gone() && deps.now() < until) {
+      await happens(until - deps.now());
+    }
+    if (!pipeline.known() && !pipeline.finished()) return false;
+    const aheadUntil = deps.now() + AHEAD_WAIT_MS;
+    const { fanOut } = pipeline;
+    const ahead = () =>
+      (position.epoch ?? '1.1') === fanOut.epoch() && (position.after ?? 0) > fanOut.lastReleased();
+    while (ahead() && !pipeline.finished() && !gone() && deps.now() < aheadUntil) await sleep(20);
+    return true;
+  }
+
+  return {
+    threadId,
+    proposalId,
+    state,
+    role: () => (state() === 'following' ? 'reader' : 'owner'),
+    async started(waitMs) {
+      const until = deps.now() + waitMs;
+      while (state() === 'invoking' && deps.now() < until && !stopped) {
+        await happens(until - deps.now());
+      }
+      while (state() === 'finalizing' && deps.now() < until && !stopped) await happens(until - deps.now());
+      awaited = false;
+      const { verdict } = actor.getSnapshot().context;
+      if (verdict?.kind === 'refused') return 'refused';
+      return state() === 'invoking' ? 'unknown' : 'started';
+    },
+    async attach(viewer, position) {
+      let gone = false;
+      let member: ReturnType<typeof pipeline.fanOut.join> | null = null;
+      const attachment: Attachment = {
+        detach() {
+          gone = true;
+          member?.leave();
+          if (pipeline.fanOut.size() === 0) idleFrom = null;
+        },
+        drained: () => member?.drained(),
+        sendToRun: (message) => state() === 'streaming' && pipeline.send(message),
+      };
+      const judged = position.after === undefined || (await positionKnown(position, () => gone));
+      if (isFinal() && !pipeline.finished()) await happens(POSITION_WAIT_MS);
+      if (gone) return attachment;
+      if (stopped) {
+        viewer.close(1012, 'restarting');
+        return attachment;
+      }
+      const facts = { thread_id: threadId, proposal_id: proposalId, status: status(), phase: phase() };
+      const trusted = !judged && (position.epoch ?? '1.1') === pipeline.fanOut.epoch();
+      member = pipeline.fanOut.join(viewer, position, facts, trusted);
+      return attachment;
+    },
+    observe(now) {
+      deadlineAt = Date.parse(now.deadlineAt);
+      accessVersion = now.accessVersion;
+      if (now.status !== 'processing') {
+        actor.send({ type: 'row.finished', status: now.status });
+        return;
+      }
+      const ours = now.ownerNode === deps.node;
+      if (state() === 'following') {
+        if (!ours) return;
+        journal.adopt(now);
+        Object.assign(current, { attempt: now.attempt, jobId: now.jobId });
+        const { attempt, jobId, runtimeThreadId } = now;
+        actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
+      } else if (!ours || now.ownerGeneration !== journal.generation()) {
+        actor.send({ type: 'row.lost' });
+      }
+      if (ours && now.cancelRequestedAt !== null && !actor.getSnapshot().context.cancelled) {
+        actor.send({ type: 'cancel.requested' });
+      }
+    },
+    version: () => journal.version(),
+    viewers: () => pipeline.fanOut.viewers(),
+    accessVersion: () => accessVersion,
+    tick(late) {
+      const now = deps.now();
+      pipeline.fanOut.sweep(now);
+      if (isFinal() || state() === 'following') return;
+      const reads = pipeline.reads();
+      if (late || reads !== readsSeen || state() !== 'streaming' || reads === 0) {
+        readsSeen = reads;
+        readsStoodSince = now;
+      } else if (now - readsStoodSince > config.runs.idleMs) {
+        readsStoodSince = now;
+        actor.send({ type: 'runtime.stalled' });
+      }
+      if (Date.now() > deadlineAt && state() !== 'finalizing') actor.send({ type: 'deadline.passed' });
+    },
+    idleSince() {
+      if (!isFinal() || !settledHere || pipeline.fanOut.size() > 0) {
+        idleFrom = null;
+        return null;
+      }
+      idleFrom ??= deps.now();
+      return idleFrom;
+    },
+    async handOver() {
+      // An end that is being committed gets a moment; what is not committed by then is the next owner's.
+      const until = deps.now() + HAND_OVER_WAIT_MS;
+      while (state() === 'finalizing' && deps.now() < until) await happens(until - deps.now());
+      const owned = !isFinal() && state() !== 'following';
+      stopped = true;
+      actor.stop();
+      if (owned) {
+        await journal.append((fence) =>
+          giveUp(deps.db, fence, { from: noted, attempt: current.attempt, details: { node: deps.node } }),
+        );
+      }
+      changed.next();
+      pipeline.close();
+    },
+    stop() {
+      stopped = true;
+      actor.stop();
+      journal.abort();
+      changed.next();
+      pipeline.close();
+    },
+  };
+}

@@ -1,0 +1,133 @@
+import type { CommonQueryMethods } from 'slonik';
+import { isContentError, withDeadline } from '../db/database-errors.js';
+import type { ThreadRow } from '../db/row-schemas.js';
+import { type Committed, type Fence, findTransition } from '../db/run-progress.js';
+import { readThread } from '../db/threads.js';
+import type { Logger } from '../telemetry/logger.js';
+
+export type JournalOutcome =
+  | { kind: 'committed' }
+  /** The row has moved under our generation, and `goOn` said that the commit makes no sense any more. */
+  | { kind: 'moved'; row: ThreadRow }
+  /** Another replica owns the row. */
+  | { kind: 'lost'; row: ThreadRow }
+  /** The row was ended, by an earlier commit of ours or by somebody else. */
+  | { kind: 'finished'; row: ThreadRow }
+  /** The database refused the content; the same would be refused again. */
+  | { kind: 'refused'; error: Error }
+  | { kind: 'aborted' };
+
+export interface JournalDeps {
+  db: CommonQueryMethods;
+  node: string;
+  newId: () => string;
+  sleep: (milliseconds: number) => Promise<void>;
+  /** Milliseconds before the next try while the database does not answer. */
+  delayMs: (failures: number) => number;
+  queryDeadlineMs: number;
+  log: Pick<Logger, 'warn'>;
+}
+
+/** The owner's commits of one thread, one after another, each looked up when its outcome is unknown. */
+export interface TransitionJournal {
+  /**
+   * Makes a commit. Where the row has moved meanwhile, `goOn` decides from it whether the same commit is tried
+   * again. Resolves when the outcome is certain, however long the database is away.
+   */
+  append(
+    commit: (fence: Fence) => Promise<Committed>,
+    goOn?: (row: ThreadRow) => boolean,
+  ): Promise<JournalOutcome>;
+  /** What the journal knows of the row. */
+  version(): number;
+  generation(): number;
+  /** The row was taken over by this replica again. */
+  adopt(row: ThreadRow): void;
+  /** No further try of anything. */
+  abort(): void;
+}
+
+export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): TransitionJournal {
+  const { db, log } = deps;
+  let { version, ownerGeneration: generation } = row;
+  let tail: Promise<unknown> = Promise.resolve();
+  let aborted = false;
+
+  /** Repeats a read until the database answers; null when aborted. */
+  async function answered<Result>(read: () => Promise<Result>): Promise<{ value: Result } | null> {
+    for (let failures = 0; !aborted; failures++) {
+      try {
+        return { value: await withDeadline(read(), deps.queryDeadlineMs) };
+      } catch {
+        await deps.sleep(deps.delayMs(failures));
+      }
+    }
+    return null;
+  }
+
+  /** What became of a commit that touched no row or got no answer (`guarantees.md` 2). */
+  async function lookUp(transitionId: string): Promise<JournalOutcome | 'again' | { moved: ThreadRow }> {
+    const found = await answered(() => findTransition(db, { proposalId: row.proposalId, transitionId }));
+    if (found === null) return { kind: 'aborted' };
+    if (found.value !== null) {
+      version = Math.max(version, found.value.version);
+      return { kind: 'committed' };
+    }
+    const now = await answered(() => readThread(db, { proposalId: row.proposalId }));
+    if (now === null || now.value === null) return { kind: 'aborted' };
+    const current = now.value;
+    if (current.status !== 'processing') return { kind: 'finished', row: current };
+    if (current.ownerGeneration !== generation || current.ownerNode !== deps.node) {
+      return { kind: 'lost', row: current };
+    }
+    if (current.version === version) return 'again';
+    version = current.version;
+    return { moved: current };
+  }
+
+  async function run(
+    commit: (fence: Fence) => Promise<Committed>,
+    goOn: (row: ThreadRow) => boolean,
+  ): Promise<JournalOutcome> {
+    const transitionId = deps.newId();
+    for (let failures = 0; !aborted; ) {
+      try {
+        const fence = { proposalId: row.proposalId, generation, version, transitionId };
+        const committed = await withDeadline(commit(fence), deps.queryDeadlineMs);
+        if (committed !== null) {
+          version = committed.version;
+          return { kind: 'committed' };
+        }
+      } catch (error) {
+        if (isContentError(error)) return { kind: 'refused', error: error as Error };
+        log.warn({ err: error, failures }, 'a commit got no answer');
+        await deps.sleep(deps.delayMs(failures++));
+      }
+      const outcome = await lookUp(transitionId);
+      if (outcome === 'again') continue;
+      if ('moved' in outcome) {
+        if (!goOn(outcome.moved)) return { kind: 'moved', row: outcome.moved };
+        continue;
+      }
+      return outcome;
+    }
+    return { kind: 'aborted' };
+  }
+
+  return {
+    append(commit, goOn = () => true) {
+      const outcome = tail.then(() => run(commit, goOn));
+      tail = outcome.catch(() => undefined);
+      return outcome;
+    },
+    version: () => version,
+    generation: () => generation,
+    adopt(taken) {
+      version = taken.version;
+      generation = taken.ownerGeneration;
+    },
+    abort() {
+      aborted = true;
+    },
+  };
+}

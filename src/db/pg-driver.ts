@@ -1,0 +1,91 @@
+import pg from 'pg';
+import {
+  BackendTerminatedError,
+  createDriverFactory,
+  type DriverFactory,
+  type DriverQueryResult,
+} from 'slonik';
+import { DatabaseTimeout } from './database-errors.js';
+
+const INT8 = 20;
+const TIMESTAMPTZ = 1184;
+
+/** Counts and beats stay far below 2^53; times become RFC 3339 in UTC. */
+const typeParserOf = (oid: number) => {
+  if (oid === INT8) return Number;
+  if (oid === TIMESTAMPTZ) return (value: string) => new Date(value).toISOString();
+  return pg.types.getTypeParser(oid);
+};
+
+const LOST = /connection terminated|not queryable|client was closed/i;
+const LOST_CODES = new Set(['57P01', '57P02', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT']);
+
+export interface PgDriverOptions {
+  readonly lockTimeoutMs: number;
+  /** Our own deadline of a statement: longer than the server's, for a server that is frozen. */
+  readonly answerTimeoutMs: number;
+}
+
+const toDriverError = (error: unknown, options: PgDriverOptions): Error => {
+  if (!(error instanceof Error)) return new Error(String(error));
+  const code = 'code' in error ? String(error.code) : '';
+  if (error.message === 'Query read timeout') return new DatabaseTimeout(options.answerTimeoutMs);
+  return LOST.test(error.message) || LOST_CODES.has(code) ? new BackendTerminatedError(error) : error;
+};
+
+/**
+ * The driver between Slonik and `pg`. Slonik's own loses a slot of its pool for good whenever a connection breaks
+ * under a running statement (the client's `error` event makes it destroy the connection, which then fails with the
+ * statement's rejection and stays in the list). Here a break under a statement is told by that statement alone.
+ * It also sets what Slonik's has no option for: `lock_timeout`, TCP keep-alive, a deadline for the answer; and it
+ * leaves SQLSTATEs on the errors.
+ */
+export const createPgDriver = (options: PgDriverOptions): DriverFactory =>
+  createDriverFactory(async ({ driverConfiguration: configuration }) => {
+    const milliseconds = (value: 'DISABLE_TIMEOUT' | number) => (value === 'DISABLE_TIMEOUT' ? 0 : value);
+    const clientConfiguration: pg.ClientConfig = {
+      connectionString: configuration.connectionUri,
+      connectionTimeoutMillis: milliseconds(configuration.connectionTimeout),
+      idle_in_transaction_session_timeout: milliseconds(configuration.idleInTransactionSessionTimeout),
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
+      lock_timeout: options.lockTimeoutMs,
+      query_timeout: options.answerTimeoutMs,
+      statement_timeout: milliseconds(configuration.statementTimeout),
+      types: { getTypeParser: typeParserOf as pg.CustomTypesConfig['getTypeParser'] },
+    };
+    return {
+      createPoolClient: async ({ clientEventEmitter }) => {
+        const client = new pg.Client(clientConfiguration);
+        let running = 0;
+        client.on('error', (error) => {
+          if (running === 0) clientEventEmitter.emit('error', toDriverError(error, options));
+        });
+        return {
+          connect: async () => {
+            await client.connect();
+          },
+          end: () => client.end(),
+          query: async (text, values) => {
+            running += 1;
+            try {
+              const result = await client.query<Record<string, unknown>>(text, values);
+              return {
+                command: result.command as DriverQueryResult['command'],
+                fields: result.fields.map(({ dataTypeID, name }) => ({ dataTypeId: dataTypeID, name })),
+                rowCount: result.rowCount,
+                rows: result.rows,
+              };
+            } catch (error) {
+              throw toDriverError(error, options);
+            } finally {
+              running -= 1;
+            }
+          },
+          stream: () => {
+            throw new Error('this driver streams no rows');
+          },
+        };
+      },
+    };
+  });

@@ -1,0 +1,156 @@
+import { type CommonQueryMethods, sql } from 'slonik';
+import { z } from 'zod';
+import { statusSchema, type ThreadRow, threadRow } from './row-schemas.js';
+import { named } from './statement.js';
+
+/** Columns of a {@link ThreadRow} from `proposals p` (or a RETURNING named p) joined with its attempt `a`. */
+const threadColumns = sql.fragment`
+  p.id AS "proposalId", p.thread_id AS "threadId", p.workflow_id AS "workflowId", p.status, p.phase, p.resolution,
+  p.attempt, a.job_id AS "jobId", a.runtime_thread_id AS "runtimeThreadId", a.runtime_epoch AS "runtimeEpoch",
+  p.owner_node AS "ownerNode", p.owner_generation AS "ownerGeneration", p.taken_over AS "takenOver", p.version,
+  p.access_version AS "accessVersion", p.cancel_requested_at AS "cancelRequestedAt", p.deadline_at AS "deadlineAt",
+  p.created_at AS "createdAt", p.error, p.final_epoch AS "finalEpoch"`;
+
+const joined = sql.fragment`
+  proposals p JOIN attempts a ON a.proposal_id = p.id AND a.attempt = p.attempt`;
+
+/** The thread, by its public id or by its proposal; nobody's access is checked. */
+export const readThread = (
+  db: CommonQueryMethods,
+  by: { readonly threadId: string } | { readonly proposalId: string },
+): Promise<ThreadRow | null> =>
+  'threadId' in by
+    ? db.maybeOne(named('read_thread', threadRow)`
+        SELECT ${threadColumns} FROM ${joined} WHERE p.thread_id = ${by.threadId}`)
+    : db.maybeOne(named('read_thread_of_proposal', threadRow)`
+        SELECT ${threadColumns} FROM ${joined} WHERE p.id = ${by.proposalId}`);
+
+/** Unfinished rows that name this node as their owner (`guarantees.md` 2). */
+export const unfinishedOwnedBy = async (
+  db: CommonQueryMethods,
+  input: { readonly node: string },
+): Promise<ThreadRow[]> => [
+  ...(await db.any(named('unfinished_owned_by', threadRow)`
+    SELECT ${threadColumns} FROM ${joined}
+    WHERE p.status = 'processing' AND p.owner_node = ${input.node}`)),
+];
+
+/**
+ * Unfinished rows that `node` may take over: without an owner, with one that has no `nodes` row, or with one in
+ * `deadNodes`. With `all` (a single replica that starts) every unfinished row that is not its own.
+ */
+export const listReviveable = async (
+  db: CommonQueryMethods,
+  input: {
+    readonly node: string;
+    readonly all: boolean;
+    readonly deadNodes?: readonly string[];
+    readonly limit: number;
+  },
+): Promise<ThreadRow[]> => [
+  ...(await db.any(named('list_reviveable', threadRow)`
+    SELECT ${threadColumns} FROM ${joined}
+    WHERE p.status = 'processing' AND p.owner_node IS DISTINCT FROM ${input.node}
+      AND (${input.all} OR p.owner_node IS NULL
+        OR p.owner_node = ANY(${sql.array([...(input.deadNodes ?? [])], 'text')})
+        OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = p.owner_node))
+    ORDER BY p.created_at LIMIT ${input.limit}`)),
+];
+
+/**
+ * Makes `toNode` the owner under the next generation, in one statement, if the owner is still the one that was seen.
+ *
+ * @param input.fromBeat the beat at which the owner stood still; where given, an owner whose beat moved keeps its thread
+ * @returns the row after the take-over; null where nothing was touched
+ */
+export const takeOver = (
+  db: CommonQueryMethods,
+  input: {
+    readonly threadId: string;
+    readonly fromNode: string | null;
+    readonly fromGeneration: number;
+    readonly fromBeat?: number | null;
+    readonly toNode: string;
+    readonly transitionId: string;
+  },
+): Promise<ThreadRow | null> =>
+  db.maybeOne(named('take_over', threadRow)`
+    WITH p AS (
+      UPDATE proposals SET
+        owner_node = ${input.toNode}, owner_generation = owner_generation + 1, version = version + 1,
+        taken_over = taken_over + ${input.fromNode === null ? 0 : 1}
+      WHERE thread_id = ${input.threadId} AND status = 'processing'
+        AND owner_generation = ${input.fromGeneration}
+        AND owner_node IS NOT DISTINCT FROM ${input.fromNode}::text
+        AND NOT EXISTS (
+          SELECT 1 FROM nodes n WHERE n.id = ${input.fromNode}::text AND n.beat <> ${input.fromBeat ?? null}::bigint)
+      RETURNING *
+    ), noted AS (
+      INSERT INTO proposal_transitions (id, proposal_id, row_version, from_state, to_state, event, attempt, details)
+      SELECT ${input.transitionId}::uuid, id, version, phase, phase, 'taken_over', attempt,
+             jsonb_build_object('from_node', ${input.fromNode}::text, 'to_node', ${input.toNode}::text)
+      FROM p
+    )
+    SELECT ${threadColumns}, pg_notify('threads', p.thread_id::text)
+    FROM p JOIN attempts a ON a.proposal_id = p.id AND a.attempt = p.attempt`);
+
+/** The owner sets the count of take-overs to 0 once it has read a frame or held the thread for 10 s (`guarantees.md` 13). */
+export const clearTakenOver = async (
+  db: CommonQueryMethods,
+  fence: { readonly proposalId: string; readonly generation: number; readonly version: number },
+): Promise<{ version: number } | null> =>
+  db.maybeOne(named('clear_taken_over', z.object({ version: z.number() }))`
+    UPDATE proposals SET taken_over = 0, version = version + 1
+    WHERE id = ${fence.proposalId} AND owner_generation = ${fence.generation} AND version = ${fence.version}
+      AND status = 'processing'
+    RETURNING version`);
+
+const reread = z.object({
+  threadId: z.string(),
+  attempt: z.number(),
+  status: statusSchema,
+  version: z.number(),
+  accessVersion: z.number(),
+  cancelRequested: z.boolean(),
+  ownerNode: z.string().nullable(),
+  ownerGeneration: z.number(),
+});
+export type RereadRow = z.infer<typeof reread>;
+
+/** What may have moved in threads with a local viewer or actor, in one query (`guarantees.md` 11). */
+export const rereadThreads = async (
+  db: CommonQueryMethods,
+  threadIds: readonly string[],
+): Promise<RereadRow[]> =>
+  threadIds.length === 0
+    ? []
+    : [
+        ...(await db.any(named('reread_threads', reread)`
+          SELECT thread_id AS "threadId", attempt, status, version, access_version AS "accessVersion",
+                 cancel_requested_at IS NOT NULL AS "cancelRequested", owner_node AS "ownerNode",
+                 owner_generation AS "ownerGeneration"
+          FROM proposals WHERE thread_id = ANY(${sql.array([...threadIds], 'uuid')})`)),
+      ];
+
+const attemptRow = z.object({
+  attempt: z.number(),
+  jobId: z.string(),
+  runtimeThreadId: z.string().nullable(),
+  runtimeEpoch: z.string().nullable(),
+  outcome: z.string().nullable(),
+  startedAt: z.string(),
+  endedAt: z.string().nullable(),
+  cleanedAt: z.string().nullable(),
+});
+export type AttemptRow = z.infer<typeof attemptRow>;
+
+/** All attempts in order. A next one may be invoked once the one before has `cleanedAt` (`guarantees.md` 7). */
+export const readAttempts = async (
+  db: CommonQueryMethods,
+  input: { readonly proposalId: string },
+): Promise<AttemptRow[]> => [
+  ...(await db.any(named('read_attempts', attemptRow)`
+    SELECT attempt, job_id AS "jobId", runtime_thread_id AS "runtimeThreadId", runtime_epoch AS "runtimeEpoch",
+           outcome, started_at AS "startedAt", ended_at AS "endedAt", cleaned_at AS "cleanedAt"
+    FROM attempts WHERE proposal_id = ${input.proposalId} ORDER BY attempt`)),
+];

@@ -1,0 +1,288 @@
+import type { OnSubscribedData } from '@ide-orchestrator/protocol';
+import type { FrameBatch } from './frame-batch.js';
+import { ownFrame } from './own-frames.js';
+import type { NumberedFrame, ReplayWindow } from './replay-window.js';
+import type { Publish, Viewer, ViewerPosition } from './viewer.js';
+
+/** The stored end of a thread, byte for byte the same on every replica: newest state?, error?, end. */
+export interface LastFrames {
+  epoch: string;
+  frames: NumberedFrame[];
+}
+
+/** What `on_subscribed` says beside the position. */
+export type SubscribedFacts = Pick<OnSubscribedData, 'thread_id' | 'proposal_id' | 'status' | 'phase'>;
+
+export interface Member {
+  /** Call when the viewer's socket has room again. */
+  drained(): void;
+  leave(): void;
+}
+
+/** All viewers of one thread on this replica: those that keep up read a topic, the others are served one by one. */
+export interface FanOut {
+  /** Sends released frames of one read; frames are in the window already. */
+  publish(batch: FrameBatch, from: number, to: number): void;
+  /** An own frame (never numbered) to everybody. */
+  announce(frame: Parameters<typeof ownFrame>[0]): void;
+  /** Numbers that will never come. */
+  skip(first: number, last: number): void;
+  /** Another epoch begins: everybody is told, and frames follow from 1. */
+  beginEpoch(epoch: string, told: Parameters<typeof ownFrame>[0] | null): void;
+  /** The stored last frames: everybody gets what it lacks, then these, then 1000. */
+  finish(last: LastFrames): void;
+  /** `on_subscribed`, what the viewer missed, then the run. */
+  join(viewer: Viewer, position: ViewerPosition, facts: SubscribedFacts, trusted: boolean): Member;
+  /** Tells viewers that stand beyond everything that was released that their position means nothing. */
+  resetStrays(): void;
+  /** Closes viewers that have taken nothing for too long. */
+  sweep(now: number): void;
+  closeAll(code: number, reason: string): void;
+  epoch(): string;
+  lastReleased(): number;
+  viewers(): Iterable<Viewer>;
+  size(): number;
+}
+
+interface Seat {
+  viewer: Viewer;
+  /** Last number that this viewer has or was told of; only kept true while it is not live. */
+  position: number;
+  /** Reads the topic. */
+  live: boolean;
+  /** Since when it has taken nothing although something waits; null while it takes. */
+  stuckSince: number | null;
+  gone: boolean;
+}
+
+export interface FanOutDeps {
+  topic: string;
+  firstEpoch: string;
+  epoch: string;
+  window: ReplayWindow;
+  publish: Publish;
+  /** Bytes that may wait for a viewer before it is taken off the topic. */
+  budgetBytes: number;
+  /** A viewer that takes nothing for this long is closed with 4408. */
+  stuckMs: number;
+  now: () => number;
+  onResume: (recovery: 'exact' | 'compacted' | 'reset') => void;
+  onSlowClose: () => void;
+}
+
+export function createFanOut(deps: FanOutDeps): FanOut {
+  const { topic, window, budgetBytes } = deps;
+  const seats = new Set<Seat>();
+  let live = 0;
+  let epoch = deps.epoch;
+  let released = 0;
+  /** The last number of the newest hole that will never be filled. */
+  let holeEnd = 0;
+  let final: LastFrames | null = null;
+
+  function nextFrame(after: number): NumberedFrame | null {
+    let best = window.next(after);
+    const state = window.newestState();
+    if (state !== null && state.number > after && (best === null || state.number < best.number)) best = state;
+    if (final !== null && final.epoch === epoch) {
+      const ending = final.frames.find((frame) => frame.number > after);
+      if (ending !== undefined && (best === null || ending.number < best.number)) best = ending;
+    }
+    return best;
+  }
+
+  function slow(seat: Seat): void {
+    deps.onSlowClose();
+    drop(seat, 4408, JSON.stringify({ epoch, seq: seat.position }));
+  }
+
+  function drop(seat: Seat, code: number, reason: string): void {
+    leave(seat);
+    seat.viewer.close(code, reason);
+  }
+
+  function leave(seat: Seat): void {
+    if (seat.gone) return;
+    seat.gone = true;
+    if (seat.live) {
+      seat.live = false;
+      live--;
+      seat.viewer.unsubscribe(topic);
+    }
+    seats.delete(seat);
+  }
+
+  function send(seat: Seat, message: Buffer | string): boolean {
+    if (seat.viewer.send(message) !== 2) return true;
+    slow(seat);
+    return false;
+  }
+
+  function tellSkipped(seat: Seat, upTo: number): boolean {
+    if (upTo <= seat.position) return true;
+    const range = { first_seq: seat.position + 1, last_seq: upTo };
+    if (!send(seat, ownFrame({ event_type: 'on_skipped', data: range }))) return false;
+    seat.position = upTo;
+    return true;
+  }
+
+  /** Sends what the viewer lacks as fast as it takes it; at the end of the window it goes on the topic. */
+  function catchUp(seat: Seat): void {
+    seat.viewer.cork(() => {
+      while (!seat.gone && !seat.live) {
+        if (seat.viewer.bufferedBytes() > budgetBytes) {
+          seat.stuckSince ??= deps.now();
+          return;
+        }
+        seat.stuckSince = null;
+        const frame = nextFrame(seat.position);
+        if (frame !== null) {
+          if (!tellSkipped(seat, frame.number - 1) || !send(seat, frame.bytes)) return;
+          seat.position = frame.number;
+        } else if (final !== null) {
+          if (final.epoch === epoch) return drop(seat, 1000, 'done');
+          return moveToFinalEpoch(seat, final);
+        } else if (seat.position < released) {
+          if (!tellSkipped(seat, released)) return;
+        } else if (seat.position === released) {
+          seat.live = true;
+          live++;
+          seat.viewer.subscribe(topic);
+        } else return; // ahead of everything that was released here: it waits
+      }
+    });
+  }
+
+  /** The run was ended by us in an epoch of its own; the viewer goes over to it. */
+  function moveToFinalEpoch(seat: Seat, last: LastFrames): void {
+    const told = { epoch: last.epoch, reason: 'run_closed' };
+    if (!send(seat, ownFrame({ event_type: 'on_reset', data: told }))) return;
+    seat.position = 0;
+    for (const frame of last.frames) {
+      if (!tellSkipped(seat, frame.number - 1) || !send(seat, frame.bytes)) return;
+      seat.position = frame.number;
+    }
+    drop(seat, 1000, 'done');
+  }
+
+  function takeOffTopic(seat: Seat): void {
+    seat.live = false;
+    live--;
+    seat.position = released;
+    seat.viewer.unsubscribe(topic);
+  }
+
+  function publish(batch: FrameBatch, from: number, to: number): void {
+    if (live > 0) {
+      for (const seat of seats) {
+        if (seat.live && seat.viewer.bufferedBytes() > budgetBytes) takeOffTopic(seat);
+      }
+    }
+    if (live > 0) {
+      for (let index = from; index < to; index++) deps.publish(topic, batch.frames[index] as Buffer);
+    }
+    for (let index = to - 1; index >= from; index--) {
+      const number = batch.numbers[index] ?? 0;
+      if (number === 0) continue;
+      released = number;
+      break;
+    }
+    if (live < seats.size) for (const seat of [...seats]) if (!seat.live) catchUp(seat);
+  }
+
+  function announce(frame: Parameters<typeof ownFrame>[0]): void {
+    const text = ownFrame(frame);
+    if (live > 0) deps.publish(topic, text);
+    for (const seat of [...seats]) if (!seat.live) send(seat, text);
+  }
+
+  function judge(position: ViewerPosition): { recovery: 'exact' | 'compacted' | 'reset'; after: number } {
+    const exact = (after: number) => {
+      const first = nextFrame(after);
+      const whole = first === null ? after >= released : first.number === after + 1;
+      return whole && after >= holeEnd;
+    };
+    const standing = final !== null && final.epoch === epoch ? (final.frames.at(-1)?.number ?? 0) : released;
+    const fromStart = exact(0) ? ('exact' as const) : ('compacted' as const);
+    if (position.after === undefined) return { recovery: fromStart, after: 0 };
+    const foreign = (position.epoch ?? deps.firstEpoch) !== epoch;
+    if (foreign || position.after > standing) return { recovery: 'reset', after: 0 };
+    return { recovery: exact(position.after) ? 'exact' : 'compacted', after: position.after };
+  }
+
+  return {
+    publish,
+    announce,
+    skip(first, last) {
+      holeEnd = last;
+      if (live > 0) {
+        deps.publish(
+          topic,
+          ownFrame({ event_type: 'on_skipped', data: { first_seq: first, last_seq: last } }),
+        );
+      }
+      released = last;
+    },
+    beginEpoch(next, told) {
+      epoch = next;
+      released = 0;
+      holeEnd = 0;
+      window.clear();
+      if (told !== null) announce(told);
+      for (const seat of [...seats]) {
+        if (seat.live) continue;
+        seat.position = 0;
+        catchUp(seat);
+      }
+    },
+    finish(last) {
+      final = last;
+      for (const seat of [...seats]) {
+        if (seat.live) takeOffTopic(seat);
+        catchUp(seat);
+      }
+    },
+    join(viewer, position, facts, trusted) {
+      const judged = trusted ? { recovery: 'exact' as const, after: position.after ?? 0 } : judge(position);
+      if (position.after !== undefined) deps.onResume(judged.recovery);
+      const ending = final !== null && final.epoch === epoch ? (final.frames.at(-1)?.number ?? 0) : released;
+      const seat: Seat = { viewer, position: judged.after, live: false, stuckSince: null, gone: false };
+      seats.add(seat);
+      const subscribed: OnSubscribedData = {
+        ...facts,
+        epoch,
+        first_seq: nextFrame(judged.after)?.number ?? (released === 0 && !trusted ? 0 : judged.after + 1),
+        last_seq: trusted ? judged.after : ending,
+        recovery: judged.recovery,
+        trace_id: viewer.traceId,
+      };
+      if (send(seat, ownFrame({ event_type: 'on_subscribed', data: subscribed }))) catchUp(seat);
+      return {
+        drained() {
+          if (!seat.gone && !seat.live) catchUp(seat);
+        },
+        leave: () => leave(seat),
+      };
+    },
+    resetStrays() {
+      for (const seat of [...seats]) {
+        if (seat.live || seat.position <= released) continue;
+        seat.position = 0;
+        const data = { epoch, reason: 'position_unknown' };
+        if (send(seat, ownFrame({ event_type: 'on_reset', data }))) catchUp(seat);
+      }
+    },
+    sweep(now) {
+      for (const seat of [...seats]) {
+        if (seat.stuckSince !== null && now - seat.stuckSince > deps.stuckMs) slow(seat);
+      }
+    },
+    closeAll(code, reason) {
+      for (const seat of [...seats]) drop(seat, code, reason);
+    },
+    epoch: () => epoch,
+    lastReleased: () => released,
+    viewers: () => [...seats].map((seat) => seat.viewer),
+    size: () => seats.size,
+  };
+}

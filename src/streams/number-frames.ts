@@ -1,0 +1,243 @@
+import { runtimeOpening } from '@ide-orchestrator/protocol';
+import { Observable, type Subscriber } from 'rxjs';
+import { createFrameDecoder, parseFrame, renumberFrame } from './decode-frame.js';
+import { clearBatch, createFrameBatch, type FrameBatch, FrameKind, pushFrame } from './frame-batch.js';
+import type { StreamPosition } from './stream-position.js';
+import type { NumberedSignal, SocketSignal } from './stream-signals.js';
+
+/** The numbers of one attempt, over all connections that read it. */
+export interface Numbering {
+  /** A connection begins: what it says first decides whether the numbers go on. */
+  connect(): void;
+  /** Where the next connection goes on; null = from the start, since this runtime cannot resume. */
+  position(): StreamPosition | null;
+  /** One operator for each connection: `(socket$) => numbered$`. */
+  number(source: Observable<SocketSignal>): Observable<NumberedSignal>;
+  last(): number;
+  epoch(): string;
+  /** A hole was left, or a frame could not be read: the files at the end come from the runtime's state. */
+  damaged(): boolean;
+}
+
+export interface NumberingDeps {
+  attempt: number;
+  /** Part of the epoch of a connection whose numbers mean nothing to any other. */
+  randomEpoch: () => string;
+  /** The newest state update of the thread, which such an epoch begins with. */
+  newestState: () => Buffer | null;
+}
+
+type Mode = 'undecided' | 'numbered' | 'counted';
+
+export function createNumbering(deps: NumberingDeps): Numbering {
+  const decoder = createFrameDecoder();
+  const epochOf = (part: number | string) => `${deps.attempt}.${part}`;
+  let epoch = epochOf(1);
+  let mode: Mode = 'undecided';
+  let last = 0;
+  let runtimeEpoch: number | null = null;
+  /** A connection of this attempt has begun a log already. */
+  let known = false;
+  let hurt = false;
+  // Of the present connection:
+  let opened = false;
+  let begun = false;
+  /** Numbers up to this one are known to be gone: the runtime said so, or the same hole came twice. */
+  let given = 0;
+  /** The number that came after a hole on the connection before. */
+  let holeBefore = 0;
+  let unreadable = 0;
+  let closing = false;
+
+  function connect(): void {
+    opened = false;
+    begun = false;
+    closing = false;
+    unreadable = 0;
+  }
+
+  function number(source: Observable<SocketSignal>): Observable<NumberedSignal> {
+    return new Observable<NumberedSignal>((subscriber) => {
+      const out = createFrameBatch();
+      return source.subscribe({
+        next: (signal) => {
+          if (signal.type !== 'frames') return subscriber.next(signal);
+          if (!closing) numberBatch(signal.batch, out, subscriber);
+        },
+        error: (error) => subscriber.error(error),
+        complete: () => subscriber.complete(),
+      });
+    });
+  }
+
+  function numberBatch(batch: FrameBatch, out: FrameBatch, subscriber: Subscriber<NumberedSignal>): void {
+    clearBatch(out);
+    for (let index = 0; index < batch.length; index++) {
+      const bytes = batch.frames[index] as Buffer;
+      const kind = batch.kinds[index] === FrameKind.unreadable ? FrameKind.unreadable : decoder.decode(bytes);
+      const wire = decoder.number;
+      if (mode === 'numbered' && begun && wire === last + 1 && kind < FrameKind.opening) {
+        last = wire;
+        pushFrame(out, bytes, kind, wire);
+        continue;
+      }
+      takeUnusual(bytes, kind, wire, out, subscriber);
+      if (closing || subscriber.closed) break;
+    }
+    flush(out, subscriber);
+  }
+
+  function flush(out: FrameBatch, subscriber: Subscriber<NumberedSignal>): void {
+    if (out.length > 0) subscriber.next({ type: 'frames', batch: out });
+    clearBatch(out);
+  }
+
+  function takeUnusual(
+    bytes: Buffer,
+    kind: FrameKind,
+    wire: number,
+    out: FrameBatch,
+    subscriber: Subscriber<NumberedSignal>,
+  ): void {
+    if (kind === FrameKind.opening) {
+      flush(out, subscriber);
+      open(subscriber);
+      return;
+    }
+    if (kind === FrameKind.rejected) return;
+    if (kind === FrameKind.unreadable) {
+      hurt = true;
+      unreadable++;
+      flush(out, subscriber);
+      subscriber.next({ type: 'unreadable' });
+      return;
+    }
+    if (!begun) {
+      flush(out, subscriber);
+      begin(wire, subscriber);
+    }
+    if (mode === 'counted') {
+      const value = decoder.value ?? parseFrame(bytes);
+      if (value === null) return;
+      last++;
+      pushFrame(out, renumberFrame(bytes, value, last), kind, last);
+    } else if (wire === 0) pushFrame(out, bytes, kind, 0);
+    else takeNumbered(bytes, kind, wire, out, subscriber);
+  }
+
+  function takeNumbered(
+    bytes: Buffer,
+    kind: FrameKind,
+    wire: number,
+    out: FrameBatch,
+    subscriber: Subscriber<NumberedSignal>,
+  ): void {
+    if (wire <= last) return; // seen already in this epoch
+    if (wire > last + 1) {
+      // Frames that could not be read explain a hole of their size: the runtime would send them again.
+      const explained = wire - 1 <= given || wire === holeBefore || wire - 1 - last <= unreadable;
+      if (!explained) {
+        holeBefore = wire;
+        closing = true;
+        flush(out, subscriber);
+        subscriber.next({ type: 'hole' });
+        return;
+      }
+      hurt = true;
+      flush(out, subscriber);
+      subscriber.next({ type: 'skipped', first: last + 1, last: wire - 1 });
+    }
+    unreadable = 0;
+    last = wire;
+    pushFrame(out, bytes, kind, wire);
+  }
+
+  function restart(
+    next: string,
+    subscriber: Subscriber<NumberedSignal>,
+    reason: string,
+    lastSeq: number,
+  ): void {
+    const reset = known;
+    known = true;
+    epoch = next;
+    last = 0;
+    given = 0;
+    holeBefore = 0;
+    mode = 'undecided';
+    if (reset) hurt = false;
+    subscriber.next({ type: 'epoch', epoch, runtimeEpoch, reset, reason, lastSeq });
+  }
+
+  /** `on_open`: the runtime says which log this is. */
+  function open(subscriber: Subscriber<NumberedSignal>): void {
+    const opening = runtimeOpening.safeParse(decoder.value?.data);
+    // A runtime that opens but does not number cannot go on: its frames begin an epoch of their own.
+    if (!opening.success || opened || (known && mode === 'counted')) return;
+    opened = true;
+    const { epoch: told, first_seq: first, last_seq: newest } = opening.data;
+    if (told !== runtimeEpoch) {
+      runtimeEpoch = told;
+      restart(epochOf(told), subscriber, 'log_begun_anew', newest);
+    } else {
+      subscriber.next({
+        type: 'epoch',
+        epoch,
+        runtimeEpoch,
+        reset: false,
+        reason: 'resumed',
+        lastSeq: newest,
+      });
+    }
+    given = first - 1;
+  }
+
+  /** The first frame that counts decides whether this runtime numbers, and whether its numbers go on. */
+  function begin(wire: number, subscriber: Subscriber<NumberedSignal>): void {
+    begun = true;
+    if (opened) {
+      if (mode === 'undecided') mode = wire > 0 ? 'numbered' : 'counted';
+      return;
+    }
+    if (!known) {
+      known = true;
+      mode = wire > 0 ? 'numbered' : 'counted';
+      subscriber.next({
+        type: 'epoch',
+        epoch,
+        runtimeEpoch: null,
+        reset: false,
+        reason: 'opened',
+        lastSeq: 0,
+      });
+      return;
+    }
+    const goesOn = mode === 'numbered' && (wire === last + 1 || (wire > last && wire === holeBefore));
+    if (goesOn) {
+      subscriber.next({ type: 'epoch', epoch, runtimeEpoch, reset: false, reason: 'resumed', lastSeq: last });
+      return;
+    }
+    const state = deps.newestState();
+    const value = state === null ? null : parseFrame(state);
+    restart(epochOf(deps.randomEpoch()), subscriber, 'numbers_lost', 0);
+    mode = 'counted';
+    hurt = true; // what was sent while nobody listened is known to no one
+    if (state === null || value === null) return;
+    last = 1;
+    const injected = createFrameBatch();
+    pushFrame(injected, renumberFrame(state, value, 1), FrameKind.state, 1);
+    subscriber.next({ type: 'frames', batch: injected });
+  }
+
+  return {
+    connect,
+    number,
+    position: () => {
+      if (mode === 'counted') return null;
+      return last === 0 && runtimeEpoch === null ? null : { after: last, epoch: runtimeEpoch };
+    },
+    last: () => last,
+    epoch: () => epoch,
+    damaged: () => hurt,
+  };
+}

@@ -1,0 +1,95 @@
+import { defer, EMPTY, finalize, from, merge, type Observable, of, repeat, Subject, tap } from 'rxjs';
+import { filter, mergeMap, takeWhile } from 'rxjs/operators';
+import type { NumberedSignal, StreamSignal } from './stream-signals.js';
+
+/** What the runtime says of a run when its stream does not tell. */
+export type AskedState =
+  | { kind: 'state'; state: Extract<StreamSignal, { type: 'state' }>['state'] }
+  | { kind: 'not_found' }
+  | { kind: 'away' };
+
+export interface ReconnectDeps {
+  /** One connection at the last position. */
+  connect: () => Observable<NumberedSignal>;
+  /** Whether a connection that was lost can go on where it stopped. */
+  resumable: () => boolean;
+  /** Whether the run has told its end (or an error before a lost connection): nothing more is to come. */
+  ended: () => boolean;
+  askState: () => Promise<AskedState>;
+  /** Milliseconds before the next try, after so many in a row that brought no frame. */
+  delayMs: (failures: number) => number;
+  sleep: (milliseconds: number) => Promise<void>;
+}
+
+type Reopen = 'now' | 'later' | 'never';
+
+/**
+ * Opens the runtime's socket again until the run has ended: with back-off, at the last position. Where that
+ * is not possible, or the connection ended without a word, the runtime's state is asked first.
+ */
+export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
+  return defer(() => {
+    const told = new Subject<StreamSignal>();
+    let failures = 0;
+    let progress = false;
+    let last: NumberedSignal | null = null;
+
+    async function next(): Promise<Reopen> {
+      if (deps.ended()) return 'never';
+      if (last?.type === 'hole') return 'now';
+      if (last?.type === 'oversized') return 'never';
+      if (last?.type === 'refused' && last.status === 404) {
+        told.next({ type: 'unknown' });
+        return 'never';
+      }
+      told.next({ type: 'lost' });
+      const silent = !progress || (last?.type === 'closed' && last.code === 1000);
+      failures = progress ? 0 : failures + 1;
+      if (last?.type !== 'refused' && (silent || !deps.resumable())) {
+        const asked = await deps.askState();
+        if (asked.kind === 'not_found') {
+          told.next({ type: 'unknown' });
+          return 'never';
+        }
+        if (asked.kind === 'state' && asked.state.status !== 'running') {
+          told.next({ type: 'state', state: asked.state });
+          return 'never';
+        }
+      }
+      return 'later';
+    }
+
+    const connections$ = defer(() => {
+      progress = false;
+      last = null;
+      return deps.connect();
+    }).pipe(
+      tap((signal) => {
+        last = signal;
+        if (signal.type === 'frames') progress = true;
+      }),
+      // A hole ends the connection here; the wrapped source is closed by it.
+      takeWhile((signal) => signal.type !== 'hole', false),
+      repeat({
+        delay: () =>
+          from(next()).pipe(
+            mergeMap((reopen) => {
+              if (reopen === 'never') return EMPTY;
+              if (reopen === 'now') return of(true);
+              return from(deps.sleep(deps.delayMs(failures)));
+            }),
+          ),
+      }),
+      finalize(() => told.complete()),
+    );
+    return merge(
+      told,
+      connections$.pipe(
+        filter(
+          (signal): signal is Exclude<NumberedSignal, { type: 'closed' | 'refused' | 'hole' }> =>
+            signal.type !== 'closed' && signal.type !== 'refused',
+        ),
+      ),
+    );
+  });
+}

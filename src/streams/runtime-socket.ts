@@ -1,0 +1,97 @@
+import { isUtf8 } from 'node:buffer';
+import { Observable } from 'rxjs';
+import type { WebSocket } from 'ws';
+import { clearBatch, createFrameBatch, FrameKind, pushFrame } from './frame-batch.js';
+import type { StreamPosition } from './stream-position.js';
+import type { SocketSignal } from './stream-signals.js';
+
+/**
+ * Where a pipeline gets a thread's frames. It does not know whose socket they came through: one for each
+ * thread today, one for many threads later.
+ */
+export interface RuntimeFrames {
+  /** Cold: each subscription is one connection; it completes when that has ended. `null` = from the start. */
+  frames(threadId: string, position: StreamPosition | null): Observable<SocketSignal>;
+}
+
+export interface RuntimeFramesDeps {
+  /** Opens a socket to the run; errors come as its events. */
+  open: (request: { threadId: string; position: StreamPosition | null }) => WebSocket;
+  /** A ping that has no answer when the next one is due ends the connection. */
+  pingIntervalMs: number;
+  /** A larger frame ends the stream as `oversized`. */
+  frameBytes: number;
+}
+
+/** One `ws` client for each thread. Frames of one read come as one batch, in the same turn. */
+export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
+  return {
+    frames: (threadId, position) =>
+      new Observable<SocketSignal>((subscriber) => {
+        const socket = deps.open({ threadId, position });
+        const batch = createFrameBatch();
+        let waiting = false;
+        let alive = true;
+        let done = false;
+
+        const ping = setInterval(() => {
+          if (socket.readyState !== socket.OPEN) return;
+          if (!alive) return socket.terminate();
+          alive = false;
+          socket.ping();
+        }, deps.pingIntervalMs);
+
+        const flush = () => {
+          waiting = false;
+          if (!done && batch.length > 0) subscriber.next({ type: 'frames', batch });
+          clearBatch(batch);
+        };
+        const finish = (signal: SocketSignal) => {
+          if (done) return;
+          flush();
+          done = true;
+          subscriber.next(signal);
+          subscriber.complete();
+        };
+
+        socket.on('message', (data: Buffer, isBinary: boolean) => {
+          if (data.length > deps.frameBytes) return finish({ type: 'oversized' });
+          // ws was told not to look: it would end the connection, and we only drop the frame.
+          const readable = !isBinary && isUtf8(data);
+          pushFrame(batch, data, readable ? FrameKind.other : FrameKind.unreadable);
+          if (waiting) return;
+          waiting = true;
+          // All frames of one read are emitted in one go, so this runs once they are all there.
+          queueMicrotask(flush);
+        });
+        socket.on('open', () => {
+          subscriber.next({
+            type: 'connected',
+            send: (message) => {
+              if (socket.readyState !== socket.OPEN) return false;
+              socket.send(message, { binary: false });
+              return true;
+            },
+          });
+        });
+        socket.on('pong', () => {
+          alive = true;
+        });
+        socket.on('unexpected-response', (request, response) => {
+          response.resume();
+          request.destroy();
+          finish({ type: 'refused', status: response.statusCode ?? 0 });
+        });
+        socket.on('error', (error: Error & { code?: string }) => {
+          if (error.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') finish({ type: 'oversized' });
+        });
+        socket.on('close', (code) => finish({ type: 'closed', code }));
+
+        return () => {
+          done = true;
+          clearInterval(ping);
+          socket.terminate();
+        };
+      }),
+  };
+}

@@ -1,0 +1,206 @@
+/*
+ *  runtime.frames(threadId, position)        one connection, cold            runtime-socket.ts
+ *        │ number                            kind, seq, epoch, holes         decode-frame.ts, number-frames.ts
+ *        │ reconnecting                      again, at the last position     reconnect.ts
+ *        ├─► keepNewestFiles                 bytes of the last state update  newest-files.ts
+ *        ├─► releaseToViewers                window, then topic              replay-window.ts, fan-out.ts
+ *        └─► facts                           what the machine hears          lifecycle-events.ts
+ *
+ * Frames go by here once, a batch for each read of the socket; nothing below is called for each token but
+ * the decoder and the publish.
+ */
+import { defer, type Observable, tap } from 'rxjs';
+import { createFanOut, type FanOut, type LastFrames } from './fan-out.js';
+import { type FrameBatch, FrameKind } from './frame-batch.js';
+import type { FrameCounts } from './frame-counts.js';
+import { createLifecycleEvents } from './lifecycle-events.js';
+import { createNewestFiles, type NewestFiles } from './newest-files.js';
+import { createNumbering } from './number-frames.js';
+import { reconnecting } from './reconnect.js';
+import { createReplayWindow, type WindowBudget } from './replay-window.js';
+import type { DeepAgentsRuntimeClient } from './runtime-client.js';
+import type { RuntimeFrames } from './runtime-socket.js';
+import type { LifecycleFact, StreamSignal } from './stream-signals.js';
+import type { Publish } from './viewer.js';
+
+export interface ThreadPipelineDeps {
+  threadId: string;
+  firstEpoch: string;
+  epoch: string;
+  runtimeFrames: RuntimeFrames;
+  client: Pick<DeepAgentsRuntimeClient, 'getState'>;
+  windowBudget: WindowBudget;
+  publish: Publish;
+  viewerBudgetBytes: number;
+  viewerStuckMs: number;
+  frameCounts: FrameCounts;
+  reconnectDelayMs: (failures: number) => number;
+  sleep: (milliseconds: number) => Promise<void>;
+  now: () => number;
+  randomEpoch: () => string;
+  onResume: (recovery: 'exact' | 'compacted' | 'reset') => void;
+  onSlowClose: () => void;
+}
+
+/** One attempt as the runtime knows it. */
+export interface RunToRead {
+  attempt: number;
+  runtimeThreadId: string;
+}
+
+/** Everything between a thread's runtime socket and its viewers and files, for as long as its actor lives. */
+export interface ThreadPipeline {
+  /** Reads one attempt until it has ended; unsubscribing ends the connection. */
+  read(run: RunToRead): Observable<LifecycleFact>;
+  fanOut: FanOut;
+  newestFiles: NewestFiles;
+  /** Reads of the socket that brought frames, ever: it stands still when the run does. */
+  reads(): number;
+  /** A frame was unreadable or missing: the files come from the runtime's state. */
+  damaged(): boolean;
+  /** What the runtime said last of its log: the highest number, for viewers that are ahead of us. */
+  toldLast(): number;
+  /** Whether this replica has heard of the present attempt's log. */
+  known(): boolean;
+  /** Hands a viewer's message to the run; false where no connection is open. */
+  send(message: Buffer | string): boolean;
+  /** Another attempt begins: epoch `<attempt>.1` until the runtime says otherwise. */
+  beginAttempt(attempt: number, announcement: Parameters<FanOut['announce']>[0]): void;
+  finish(last: LastFrames): void;
+  finished(): boolean;
+  close(): void;
+}
+
+export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
+  const window = createReplayWindow(deps.windowBudget);
+  const newestFiles = createNewestFiles();
+  const fanOut = createFanOut({
+    topic: deps.threadId,
+    firstEpoch: deps.firstEpoch,
+    epoch: deps.epoch,
+    window,
+    publish: deps.publish,
+    budgetBytes: deps.viewerBudgetBytes,
+    stuckMs: deps.viewerStuckMs,
+    now: deps.now,
+    onResume: deps.onResume,
+    onSlowClose: deps.onSlowClose,
+  });
+  let reads = 0;
+  let hurt = false;
+  let known = false;
+  let toldLast = 0;
+  let finished = false;
+  let sendToRun: ((message: Buffer | string) => boolean) | null = null;
+
+  function keepNewestFiles(signal: StreamSignal): void {
+    if (signal.type === 'epoch' && signal.reset && signal.reason !== 'numbers_lost') newestFiles.clear();
+    if (signal.type !== 'frames') return;
+    const { kinds, frames, numbers, length } = signal.batch;
+    for (let index = 0; index < length; index++) {
+      if (kinds[index] === FrameKind.state) newestFiles.take(frames[index] as Buffer, numbers[index] ?? 0);
+    }
+  }
+
+  function releaseToViewers(signal: StreamSignal): void {
+    switch (signal.type) {
+      case 'frames':
+        reads++;
+        return release(signal.batch);
+      case 'connected':
+        sendToRun = signal.send;
+        return;
+      case 'epoch':
+        known = true;
+        toldLast = signal.lastSeq;
+        if (signal.epoch === fanOut.epoch()) return;
+        return fanOut.beginEpoch(signal.epoch, {
+          event_type: 'on_reset',
+          data: { epoch: signal.epoch, reason: signal.reason },
+        });
+      case 'skipped':
+        return fanOut.skip(signal.first, signal.last);
+      case 'lost':
+        sendToRun = null;
+        return fanOut.announce({ event_type: 'on_reconnecting', data: {} });
+      case 'unreadable':
+        hurt = true;
+        return;
+      default:
+        return;
+    }
+  }
+
+  /** The runtime's `error` and `end` wait for the commit, and so does whatever comes after them. */
+  function release(batch: FrameBatch): void {
+    let to = 0;
+    while (to < batch.length) {
+      const kind = batch.kinds[to];
+      if (kind === FrameKind.error || kind === FrameKind.end) break;
+      to++;
+    }
+    if (to === 0) return;
+    window.append(batch, 0, to);
+    fanOut.publish(batch, 0, to);
+    deps.frameCounts.add(batch, to, fanOut.size());
+  }
+
+  function read(run: RunToRead): Observable<LifecycleFact> {
+    return defer(() => {
+      known = false;
+      hurt = false;
+      const numbering = createNumbering({
+        attempt: run.attempt,
+        randomEpoch: deps.randomEpoch,
+        newestState: () => window.newestState()?.bytes ?? null,
+      });
+      const lifecycle = createLifecycleEvents();
+      return reconnecting({
+        connect: () => {
+          const position = numbering.position();
+          numbering.connect();
+          return numbering.number(deps.runtimeFrames.frames(run.runtimeThreadId, position));
+        },
+        resumable: () => numbering.position() !== null,
+        ended: lifecycle.ended,
+        askState: () => deps.client.getState(run.runtimeThreadId),
+        delayMs: deps.reconnectDelayMs,
+        sleep: deps.sleep,
+      }).pipe(
+        tap(keepNewestFiles),
+        tap(releaseToViewers),
+        tap(() => {
+          hurt ||= numbering.damaged();
+        }),
+        lifecycle.facts,
+      );
+    });
+  }
+
+  return {
+    read,
+    fanOut,
+    newestFiles,
+    reads: () => reads,
+    damaged: () => hurt,
+    known: () => known,
+    toldLast: () => toldLast,
+    send: (message) => sendToRun?.(message) ?? false,
+    beginAttempt(attempt, announcement) {
+      newestFiles.clear();
+      sendToRun = null;
+      known = false;
+      fanOut.beginEpoch(`${attempt}.1`, announcement);
+    },
+    finish(last) {
+      finished = true;
+      sendToRun = null;
+      fanOut.finish(last);
+    },
+    finished: () => finished,
+    close() {
+      fanOut.closeAll(1012, 'restarting');
+      window.close();
+    },
+  };
+}

@@ -1,0 +1,130 @@
+import net from 'node:net';
+import t from 'tap';
+import { approveProposal } from '../../src/db/decisions.js';
+import { findDraft } from '../../src/db/drafts.js';
+import { createPool, isUnknownOutcome, withDeadline } from '../../src/db/pool.js';
+import { readThread } from '../../src/db/proposals.js';
+import { commitPhase, findTransition } from '../../src/db/run-progress.js';
+import { createTestDatabase } from '../support/database.js';
+import { fenceOf, seedCompleted, seedProposal, seedWorkflow } from '../support/seed.js';
+
+const { pool, url } = await createTestDatabase(t);
+
+type Mode = 'pass' | 'swallow_and_cut' | 'swallow' | 'cut_at_commit';
+
+/** A TCP proxy that can swallow what the server answers, then cut the connection or leave it hanging. */
+const createProxy = async (target: URL) => {
+  let mode: Mode = 'pass';
+  const sockets = new Set<net.Socket>();
+  const server = net.createServer((client) => {
+    const upstream = net.connect(Number(target.port), target.hostname);
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.on('close', () => {
+        sockets.delete(socket);
+        client.destroy();
+        upstream.destroy();
+      });
+    }
+    client.on('data', (chunk) => {
+      if (mode === 'cut_at_commit' && chunk.includes('COMMIT')) mode = 'swallow_and_cut';
+      upstream.write(chunk);
+    });
+    upstream.on('data', (chunk) => {
+      if (mode === 'pass' || mode === 'cut_at_commit') client.write(chunk);
+      // The server answers a statement only after its commit.
+      else if (mode === 'swallow_and_cut') client.destroy();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const proxied = new URL(target);
+  proxied.port = String((server.address() as net.AddressInfo).port);
+  return {
+    url: proxied.toString(),
+    set: (next: Mode) => {
+      mode = next;
+    },
+    close: () => {
+      for (const socket of sockets) socket.destroy();
+      return new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+};
+
+const opened = { from: 'invoking', to: 'streaming', event: 'runtime.opened', attempt: 1 } as const;
+
+for (const mode of ['swallow_and_cut', 'swallow'] as const) {
+  t.test(`a commit whose answer is lost (${mode}) is unknown, and found by its transition`, async (t) => {
+    const proxy = await createProxy(new URL(url));
+    const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
+    t.teardown(async () => {
+      await proxy.close();
+      await behind.end();
+    });
+    const row = await seedProposal(pool, await seedWorkflow(pool));
+    await readThread(behind, row);
+    const fence = fenceOf(row);
+    proxy.set(mode);
+    let seen: unknown;
+    await withDeadline(commitPhase(behind, fence, opened), 1_000).catch((error: unknown) => {
+      seen = error;
+    });
+    t.ok(isUnknownOutcome(seen), String(seen));
+    t.same(await findTransition(pool, fence), { version: 2 }, 'it did happen');
+    proxy.set('pass');
+    if (mode === 'swallow_and_cut') {
+      t.equal(await commitPhase(behind, fence, opened), null, 'repeated, it touches nothing');
+    }
+  });
+}
+
+t.test(
+  'an approval whose commit was not answered is answered by the next one, and applied once',
+  async (t) => {
+    const proxy = await createProxy(new URL(url));
+    const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
+    t.teardown(async () => {
+      await proxy.close();
+      await behind.end();
+    });
+    const workflow = await seedWorkflow(pool);
+    const row = await seedCompleted(pool, workflow, { '/a.md': 'a2' });
+    const by = { proposalId: row.proposalId, userId: workflow.userId };
+    proxy.set('cut_at_commit');
+    const seen = await approveProposal(behind, by).catch((error: unknown) => error);
+    t.ok(isUnknownOutcome(seen), String(seen));
+    proxy.set('pass');
+    t.same(await approveProposal(behind, by), {
+      kind: 'ok',
+      draftRevision: 2,
+      filesApplied: 1,
+      first: false,
+    });
+    t.equal((await findDraft(pool, workflow))?.revision, 2);
+  },
+);
+
+t.test('a backend that is killed before its commit leaves no transition', async (t) => {
+  const row = await seedProposal(pool, await seedWorkflow(pool));
+  const fence = fenceOf(row);
+  const { default: pg } = await import('pg');
+  const blocker = new pg.Client({ connectionString: url });
+  await blocker.connect();
+  await blocker.query('BEGIN');
+  await blocker.query('SELECT 1 FROM proposals WHERE id = $1 FOR UPDATE', [row.proposalId]);
+  const waiting = commitPhase(pool, fence, opened).catch((error: unknown) => error);
+  let killed = 0;
+  while (killed === 0) {
+    const { rowCount } = await blocker.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%commit_phase%'`,
+    );
+    killed = rowCount ?? 0;
+  }
+  t.ok(isUnknownOutcome(await waiting));
+  await blocker.query('ROLLBACK');
+  await blocker.end();
+  t.equal(await findTransition(pool, fence), null);
+  t.ok(await commitPhase(pool, fence, opened), 'the pool goes on, and the commit may be made again');
+});

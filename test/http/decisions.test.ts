@@ -1,0 +1,251 @@
+import { randomUUID } from 'node:crypto';
+import t from 'tap';
+import { type Api, createApi } from '../support/api.js';
+
+const wire = (text: string) => ({ content: text.split('\n') });
+
+/** A completed proposal of ada on a draft with /a.md and /b.md. */
+const completed = async (api: Api, generated: Record<string, { content: string[] } | null>) => {
+  const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', {
+    body: { name: 'Agent', files: { '/a.md': 'one\ntwo\nthree', '/b.md': 'b' } },
+  });
+  const { body: started } = await api.call('ada', 'POST', `/api/workflows/${workflow.id}/refinements`, {
+    body: { user_prompt: 'x' },
+  });
+  await api.complete(started.proposal_id, generated);
+  const path = `/api/proposals/${started.proposal_id}`;
+  return { workflowId: workflow.id as string, proposalId: started.proposal_id as string, path };
+};
+
+t.test('an approval applies the changed files, once, whatever the second one says', async (t) => {
+  const api = await createApi(t);
+  const { path, workflowId, proposalId } = await completed(api, {
+    '/a.md': wire('one\n2\nthree'),
+    '/b.md': wire('b'),
+    '/c.md': wire('c'),
+  });
+  const first = await api.call('ada', 'POST', `${path}/approve`);
+  t.equal(first.status, 200);
+  t.same(first.body, {
+    proposal_id: proposalId,
+    status: 'resolved',
+    resolution: 'approved',
+    draft_revision: 2,
+    files_applied: 2,
+  });
+  t.same((await api.call('ada', 'POST', `${path}/approve`, { body: { files: ['/c.md'] } })).body, first.body);
+  t.match((await api.call('ada', 'GET', `/api/workflows/${workflowId}/draft`)).body.files, {
+    '/a.md': { content: 'one\n2\nthree' },
+    '/c.md': { content: 'c' },
+  });
+  t.match(await api.call('ada', 'POST', `${path}/reject`), {
+    status: 409,
+    body: { code: 'already_resolved' },
+  });
+  t.match(await api.call('ada', 'POST', `${path}/cancel`), { status: 409, body: { code: 'not_processing' } });
+  t.match(await api.metrics.render(), /proposals_resolved_total\{resolution="approved"\} 1/);
+});
+
+t.test('files that changed on both sides are a 409 that names them, until each is decided', async (t) => {
+  const api = await createApi(t);
+  const { path, workflowId } = await completed(api, { '/a.md': wire('theirs'), '/b.md': null });
+  await api.call('ada', 'PUT', `/api/workflows/${workflowId}/draft`, {
+    body: { base_revision: 1, files: { '/a.md': 'mine' } },
+  });
+  t.match(await api.call('ada', 'POST', `${path}/approve`), {
+    status: 409,
+    body: { code: 'proposal_conflict', conflicts: ['/a.md'] },
+  });
+  const diff = await api.call('ada', 'GET', `${path}/diff`);
+  t.match(diff.body.files, [
+    {
+      path: '/a.md',
+      status: 'conflict',
+      hunks: [
+        { lines: ['-mine', '\\ No newline at end of file', '+theirs', '\\ No newline at end of file'] },
+      ],
+    },
+    { path: '/b.md', status: 'removed' },
+  ]);
+  for (const body of [
+    { files: [] },
+    { files: ['/b.md', '/b.md'] },
+    { files: ['/zzz'] },
+    { resolutions: { '/zzz': 'draft' } },
+  ]) {
+    t.equal((await api.call('ada', 'POST', `${path}/approve`, { body })).status, 422, JSON.stringify(body));
+  }
+  const approved = await api.call('ada', 'POST', `${path}/approve`, {
+    body: { resolutions: { '/a.md': 'draft' } },
+  });
+  t.match(approved.body, { files_applied: 1 });
+});
+
+t.test('a diff shows unified hunks of added, modified and unchanged files', async (t) => {
+  const api = await createApi(t);
+  const { path } = await completed(api, {
+    '/a.md': wire('one\n2\nthree'),
+    '/b.md': wire('b'),
+    '/c.md': wire('c\n'),
+  });
+  t.same((await api.call('ada', 'GET', `${path}/diff`)).body.files, [
+    {
+      path: '/a.md',
+      status: 'modified',
+      hunks: [
+        {
+          old_start: 1,
+          old_lines: 3,
+          new_start: 1,
+          new_lines: 3,
+          lines: [' one', '-two', '+2', ' three', '\\ No newline at end of file'],
+        },
+      ],
+    },
+    { path: '/b.md', status: 'unchanged', hunks: [] },
+    {
+      path: '/c.md',
+      status: 'added',
+      hunks: [{ old_start: 0, old_lines: 0, new_start: 1, new_lines: 1, lines: ['+c'] }],
+    },
+  ]);
+});
+
+t.test('a rejection discards, and is answered again when it is repeated', async (t) => {
+  const api = await createApi(t);
+  const { path, proposalId } = await completed(api, { '/a.md': wire('x') });
+  for (let each = 0; each < 2; each++) {
+    t.same((await api.call('ada', 'POST', `${path}/reject`, { body: { reason: 'no' } })).body, {
+      proposal_id: proposalId,
+      status: 'resolved',
+      resolution: 'rejected',
+    });
+  }
+  t.match(await api.call('ada', 'POST', `${path}/approve`), {
+    status: 409,
+    body: { code: 'already_resolved' },
+  });
+  t.match((await api.call('ada', 'GET', path)).body, {
+    status: 'resolved',
+    resolution: 'rejected',
+    resolved_by_user_id: 'ada',
+  });
+});
+
+t.test('a running proposal is cancelled, not decided', async (t) => {
+  const api = await createApi(t);
+  const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'Agent' } });
+  const { body: started } = await api.call('ada', 'POST', `/api/workflows/${workflow.id}/refinements`, {
+    body: { user_prompt: 'x' },
+  });
+  const path = `/api/proposals/${started.proposal_id}`;
+  for (const decision of ['approve', 'reject']) {
+    t.match(await api.call('ada', 'POST', `${path}/${decision}`), {
+      status: 409,
+      body: { code: 'proposal_not_completed' },
+    });
+  }
+  t.same((await api.call('ada', 'GET', `${path}/diff`)).body, { files: [] });
+  for (let each = 0; each < 2; each++) {
+    t.match(await api.call('ada', 'POST', `${path}/cancel`), {
+      status: 202,
+      body: { proposal_id: started.proposal_id, status: 'processing' },
+    });
+  }
+  t.ok(api.directory.noticed.includes(started.thread_id));
+});
+
+t.test('a read-only viewer sees the proposal and may do nothing with it; others do not see it', async (t) => {
+  const api = await createApi(t);
+  const { path, workflowId } = await completed(api, { '/a.md': wire('x') });
+  const grant = `${path}/access/${encodeURIComponent('auth0|bob/1')}`;
+  t.equal((await api.call('auth0|bob/1', 'GET', path)).status, 404);
+  t.equal((await api.call('eve', 'PUT', grant)).status, 404);
+  t.equal((await api.call('ada', 'PUT', grant)).status, 204);
+  t.equal((await api.call('ada', 'PUT', grant)).status, 204);
+  for (const rest of ['', '/diff', '/audit'])
+    t.equal((await api.call('auth0|bob/1', 'GET', path + rest)).status, 200, rest);
+  for (const rest of ['approve', 'reject', 'cancel', 'retry']) {
+    t.match(
+      await api.call('auth0|bob/1', 'POST', `${path}/${rest}`),
+      { status: 403, body: { code: 'forbidden' } },
+      rest,
+    );
+    t.equal((await api.call('eve', 'POST', `${path}/${rest}`)).status, 404, rest);
+  }
+  t.equal((await api.call('auth0|bob/1', 'PUT', `${path}/access/eve`)).status, 403);
+  t.equal((await api.call('auth0|bob/1', 'GET', `/api/workflows/${workflowId}`)).status, 404);
+  t.equal((await api.call('ada', 'DELETE', grant)).status, 204);
+  t.equal((await api.call('auth0|bob/1', 'GET', path)).status, 404);
+  t.equal((await api.call('ada', 'PUT', `${path}/access/${'x'.repeat(256)}`)).status, 404);
+});
+
+t.test('proposals are listed by status', async (t) => {
+  const api = await createApi(t);
+  const { workflowId, proposalId } = await completed(api, { '/a.md': wire('x') });
+  const list = (query: string) => api.call('ada', 'GET', `/api/workflows/${workflowId}/proposals${query}`);
+  t.match((await list('?status=completed')).body, {
+    items: [{ id: proposalId, status: 'completed' }],
+    next_cursor: null,
+  });
+  t.same((await list('?status=failed')).body.items, []);
+  t.equal((await list('?status=open')).status, 422);
+});
+
+t.test('a key makes a decision repeatable, for this proposal and this body only', async (t) => {
+  const api = await createApi(t);
+  const one = await completed(api, { '/a.md': wire('x') });
+  const two = await completed(api, { '/a.md': wire('x') });
+  const headers = { 'idempotency-key': 'decide' };
+  const first = await api.call('ada', 'POST', `${one.path}/approve`, { headers });
+  t.same((await api.call('ada', 'POST', `${one.path}/approve`, { headers })).body, first.body);
+  t.match(await api.call('ada', 'POST', `${two.path}/approve`, { headers }), {
+    status: 422,
+    body: { code: 'idempotency_mismatch' },
+  });
+  t.match(await api.call('ada', 'POST', `${one.path}/approve`, { headers, body: { files: ['/a.md'] } }), {
+    status: 422,
+  });
+});
+
+t.test(
+  'a refusal is an answer too and stays the answer of its key; a new workflow is made once',
+  async (t) => {
+    const api = await createApi(t);
+    const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'Agent' } });
+    const headers = { 'idempotency-key': 'k' };
+    const publish = () => api.call('ada', 'POST', `/api/workflows/${workflow.id}/versions`, { headers });
+    const refused = await publish();
+    t.match(refused, { status: 404, body: { code: 'draft_not_found' } });
+    await api.call('ada', 'PUT', `/api/workflows/${workflow.id}/draft`, {
+      body: { base_revision: 0, files: { '/a': 'a' } },
+    });
+    const repeated = await publish();
+    t.same(repeated.body, refused.body);
+    t.equal(repeated.headers.get('content-type'), 'application/problem+json');
+
+    const make = () => api.call('ada', 'POST', '/api/workflows', { body: { name: 'Once' }, headers });
+    const answers = await Promise.all([make(), make(), make()]);
+    const made = answers.filter((each) => each.status === 201);
+    t.equal(new Set(made.map((each) => each.body.id)).size, 1);
+    const again = await make();
+    t.same(again.body, made[0]?.body);
+    t.equal(again.headers.get('location'), `/api/workflows/${again.body.id}`);
+    const mallory = await api.call('eve', 'POST', '/api/workflows', { body: { name: 'Once' }, headers });
+    t.not(mallory.body.id, again.body.id, 'keys are per user');
+    for (const key of ['x'.repeat(256), 'ä', 'a b']) {
+      const odd = await api.call('ada', 'POST', '/api/workflows', {
+        body: { name: 'x' },
+        headers: { 'idempotency-key': Buffer.from(key).toString('latin1') },
+      });
+      t.match(odd, { status: 422, body: { errors: [{ path: 'Idempotency-Key' }] } }, key);
+    }
+  },
+);
+
+t.test('ids of proposals that cannot be are 404', async (t) => {
+  const api = await createApi(t);
+  for (const id of [randomUUID(), 'x', '..', '%2e%2e']) {
+    t.equal((await api.call('ada', 'GET', `/api/proposals/${id}`)).status, 404, id);
+  }
+});

@@ -1,0 +1,201 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import { test } from 'tap';
+import { createRuntimeCircuit } from '../../src/streams/runtime-circuit.js';
+import { countOf, createRuntimeClientFixture, jobOf } from '../support/runtime-client-fixture.js';
+import type { ScriptedAnswer } from '../support/scripted-runtime.js';
+
+const circuitState = 'ide_orchestrator_circuit_state{circuit="runtime"}';
+const small = {
+  name: 'small',
+  openMs: 500,
+  longestCallMs: 500,
+  concurrent: 2,
+  waiting: 1,
+  maxWaitMs: 30,
+};
+const unavailable = (): ScriptedAnswer => ({ status: 503, body: {} });
+
+test('the circuit opens after exactly five failures in a row, and then nothing is sent', async (t) => {
+  const { client, runtime, metrics } = await createRuntimeClientFixture(t.teardown);
+  for (let index = 0; index < 7; index++) await client.invoke(jobOf(`good-${index}`));
+  runtime.script.invoke = unavailable;
+  for (let failure = 1; failure <= 5; failure++) {
+    t.equal(client.circuit.state(), 'closed', `before failure ${failure}`);
+    t.equal(client.circuit.retryAfterSeconds(), null);
+    t.match(await client.invoke(jobOf('bad')), { kind: 'refused', reason: 'status' });
+  }
+  t.equal(client.circuit.state(), 'open');
+  t.equal(client.circuit.retryAfterSeconds(), 1);
+  t.equal(await countOf(metrics, circuitState), 2);
+  const sent = runtime.requests.length;
+  t.match(await client.invoke(jobOf('bad')), {
+    kind: 'refused',
+    reason: 'circuit_open',
+    status: null,
+    retryAfterSeconds: 1,
+  });
+  t.same(await client.getState('bad'), { kind: 'away' });
+  t.equal(await client.cancel('bad'), 'away');
+  t.equal(runtime.requests.length, sent);
+});
+
+test('one success among failures keeps the circuit closed', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  for (let round = 0; round < 3; round++) {
+    runtime.script.invoke = unavailable;
+    for (let failure = 0; failure < 4; failure++) await client.invoke(jobOf('bad'));
+    delete runtime.script.invoke;
+    t.match(await client.invoke(jobOf('good')), { kind: 'started' });
+    t.equal(client.circuit.state(), 'closed');
+  }
+});
+
+test('a runtime that answers 4xx, or nonsense, is there: only 408, 429, 5xx, silence and lost connections count', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {}, { retry: none() });
+  for (const answer of [
+    { status: 404 },
+    { status: 422 },
+    { status: 410 },
+    { status: 200, body: 'nonsense' },
+    { status: 200, body: 'x'.repeat(100_000) },
+  ]) {
+    runtime.script.invoke = () => answer;
+    for (let index = 0; index < 6; index++) await client.invoke(jobOf('job'));
+    t.equal(client.circuit.state(), 'closed', String(answer.status));
+  }
+  const failures: ScriptedAnswer[] = [{ status: 408 }, { status: 429 }, { status: 500 }, 'cut', 'hang'];
+  runtime.script.invoke = () => failures.shift();
+  for (let index = 0; index < 5; index++) await client.invoke(jobOf('job'));
+  t.equal(client.circuit.state(), 'open');
+});
+
+test('refused connections open the circuit', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {}, { retry: none() });
+  await runtime.goAway();
+  for (let index = 0; index < 5; index++) await client.getState('job');
+  t.equal(client.circuit.state(), 'open');
+});
+
+test('callers that give up say nothing of the runtime', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: () => 'hang' });
+  for (let index = 1; index <= 6; index++) {
+    const controller = new AbortController();
+    const under = client.invoke(jobOf('job'), { signal: controller.signal });
+    await runtime.untilRequest('invoke', index);
+    controller.abort();
+    await under;
+  }
+  t.equal(client.circuit.state(), 'closed');
+});
+
+test('when it has been open long enough one probe goes through; its success closes the circuit', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: unavailable });
+  for (let index = 0; index < 5; index++) await client.invoke(jobOf('bad'));
+  await wait(600);
+  t.equal(client.circuit.state(), 'half_open');
+  t.equal(client.circuit.retryAfterSeconds(), null, 'a probe may go');
+  runtime.script.invoke = ({ threadId }) => ({
+    status: 200,
+    body: { thread_id: threadId, status: 'started' },
+    delayMs: 50,
+  });
+  const sent = runtime.requests.length;
+  const probe = client.invoke(jobOf('probe'));
+  await runtime.untilRequest('invoke', sent + 1);
+  t.equal(client.circuit.retryAfterSeconds(), 1, 'the probe is under way');
+  const others = await Promise.all([1, 2, 3, 4].map((index) => client.invoke(jobOf(`other-${index}`))));
+  for (const other of others) t.match(other, { kind: 'refused', reason: 'circuit_open' });
+  t.match(await probe, { kind: 'started' });
+  t.equal(client.circuit.state(), 'closed');
+  t.equal(runtime.requests.length, sent + 1);
+});
+
+test('a probe that fails, times out or is given up opens the circuit again', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: unavailable });
+  for (let index = 0; index < 5; index++) await client.invoke(jobOf('bad'));
+  for (const answer of [{ status: 500 }, 'hang'] as const) {
+    await wait(600);
+    runtime.script.invoke = () => answer;
+    await client.invoke(jobOf('probe'));
+    t.equal(client.circuit.state(), 'open');
+  }
+  await wait(600);
+  const controller = new AbortController();
+  const sent = runtime.requests.length;
+  const probe = client.invoke(jobOf('probe'), { signal: controller.signal });
+  await runtime.untilRequest('invoke', sent + 1);
+  controller.abort();
+  t.match(await probe, { kind: 'unknown' });
+  t.equal(client.circuit.state(), 'open');
+});
+
+test('clean-ups have a circuit of their own', async (t) => {
+  const { client } = await createRuntimeClientFixture(
+    t.teardown,
+    { cleanup: unavailable },
+    { retry: none() },
+  );
+  for (let index = 0; index < 5; index++) t.equal(await client.cleanup('job'), 'pending');
+  t.equal(client.outboxCircuit.state(), 'open');
+  t.equal(client.circuit.state(), 'closed');
+  t.match(await client.invoke(jobOf('job')), { kind: 'started' });
+});
+
+test('calls beyond the bulkhead wait in line, and beyond the line they are refused', async (t) => {
+  const circuit = createRuntimeCircuit(small);
+  t.teardown(() => circuit.stop());
+  const call = (ms: number) => async () => ({ value: await wait(ms, ms), health: 'good' as const });
+  const [a, b, c, d] = await Promise.all([20, 20, 1, 1].map((ms) => circuit.run(call(ms))));
+  t.same([a, b, c, d], [done(20), done(20), done(1), { kind: 'overloaded' }]);
+  const [, , late] = await Promise.all([100, 100, 1].map((ms) => circuit.run(call(ms))));
+  t.same(late, { kind: 'overloaded' }, 'waited too long');
+  t.equal(circuit.state(), 'closed');
+  await t.rejects(
+    circuit.run(() => Promise.reject(new Error('a bug'))),
+    { message: 'a bug' },
+  );
+});
+
+test('a call that begins while the fifth failure is being counted does not undo the opening', async (t) => {
+  for (let microtasks = 0; microtasks < 12; microtasks++) {
+    const circuit = createRuntimeCircuit({ ...small, openMs: 5_000 });
+    t.teardown(() => circuit.stop());
+    const bad = async () => ({ value: 'bad', health: 'bad' as const });
+    for (let failure = 1; failure <= 4; failure++) await circuit.watch(bad);
+    let fail: () => void = () => undefined;
+    const failing = new Promise<void>((resolve) => {
+      fail = resolve;
+    });
+    const fifth = circuit.watch(() => failing.then(bad));
+    await wait(1);
+    fail();
+    for (let turn = 0; turn < microtasks; turn++) await null;
+    const late = circuit.watch(async () => ({ value: await wait(2, 'good'), health: 'good' as const }));
+    await Promise.all([fifth, late]);
+    t.equal(circuit.state(), 'open', `${microtasks} microtasks later`);
+  }
+});
+
+test('once stopped, an open circuit and calls that fail late leave no timer behind', async (t) => {
+  const timers = () => process.getActiveResourcesInfo().filter((each) => each === 'Timeout').length;
+  const before = timers();
+  const bad = async () => ({ value: 'bad', health: 'bad' as const });
+  const open = createRuntimeCircuit(small);
+  for (let failure = 0; failure < 5; failure++) await open.run(bad);
+  t.equal(open.state(), 'open');
+  open.stop();
+  const closed = createRuntimeCircuit(small);
+  const late = Array.from({ length: 5 }, () => closed.watch(() => Promise.resolve().then(bad)));
+  closed.stop();
+  await Promise.all(late);
+  t.equal(closed.state(), 'closed');
+  t.equal(timers(), before);
+});
+
+function none() {
+  return { count: 0, baseMs: 1, maxMs: 1 };
+}
+
+function done(value: number) {
+  return { kind: 'done', value };
+}

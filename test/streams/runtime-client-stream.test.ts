@@ -1,0 +1,134 @@
+import { once } from 'node:events';
+import { setTimeout as wait } from 'node:timers/promises';
+import { test } from 'tap';
+import type { WebSocket } from 'ws';
+import { countOf, createRuntimeClientFixture, jobOf } from '../support/runtime-client-fixture.js';
+
+const fresh = { after: null, epoch: null };
+const streams = (status: string) =>
+  `ide_orchestrator_deepagents_runtime_requests_total{endpoint="stream",status="${status}"}`;
+
+test('a stream opens at a position, with the caller’s trace, and without compression', async (t) => {
+  const { client, runtime, metrics, spans } = await createRuntimeClientFixture(t.teardown);
+  await client.invoke(jobOf('job'));
+  const thread = runtime.threads.get('job');
+  thread?.push('on_llm_stream', { content: 'a' });
+  thread?.push('on_llm_stream', { content: 'b' });
+  const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
+  const traceparent = `00-${traceId}-00f067aa0ba902b7-01`;
+  const socket = client.streamWebSocket({ threadId: 'job', after: 1, epoch: 1, traceparent });
+  const received = framesOf(socket);
+  await once(socket, 'open');
+  thread?.end();
+  const [code] = await once(socket, 'close');
+  t.equal(code, 1000);
+  t.match(received, [{ event_type: 'on_open' }, { seq: 2 }, { seq: 3, event_type: 'end' }]);
+  const [request] = runtime.requestsOf('stream');
+  t.equal(request?.url, '/deepagents-runtime/stream/job?after=1&epoch=1');
+  t.equal(request?.headers['sec-websocket-extensions'], undefined);
+  const span = spans.getFinishedSpans().find(({ name }) => name === 'deepagents_runtime.stream');
+  t.equal(span?.spanContext().traceId, traceId);
+  t.equal(request?.headers.traceparent, `00-${traceId}-${span?.spanContext().spanId}-01`);
+  t.equal(await countOf(metrics, streams('101')), 1);
+});
+
+test('a refused upgrade is counted with its status, whether or not the reader handles the answer itself', async (t) => {
+  const { client, runtime, metrics } = await createRuntimeClientFixture(t.teardown);
+  const open = () => client.streamWebSocket({ threadId: 'none', ...fresh });
+  t.match(await errorOf(open()), { message: 'Unexpected server response: 404' });
+  runtime.script.upgrade = () => ({ status: 503 });
+  const socket = open();
+  const [request, response] = await once(socket, 'unexpected-response');
+  t.equal(response.statusCode, 503);
+  request.destroy();
+  socket.terminate();
+  await wait(1);
+  t.equal(await countOf(metrics, streams('404')), 1);
+  t.equal(await countOf(metrics, streams('503')), 1);
+  for (let index = 0; index < 4; index++) await errorOf(open());
+  t.equal(client.circuit.state(), 'open');
+});
+
+test('a handshake that hangs, is cut, finds nobody or is given up ends by itself, and is counted as what it was', async (t) => {
+  const { client, runtime, metrics } = await createRuntimeClientFixture(t.teardown);
+  const open = () => client.streamWebSocket({ threadId: 'job', ...fresh });
+  runtime.script.upgrade = () => 'hang';
+  t.match(await errorOf(open()), { message: 'Opening handshake has timed out' });
+  const givenUp = open();
+  await runtime.untilRequest('stream', 2);
+  const end = errorOf(givenUp);
+  givenUp.terminate();
+  await end;
+  runtime.script.upgrade = () => 'cut';
+  await errorOf(open());
+  await runtime.goAway();
+  await errorOf(open());
+  for (const status of ['timeout', 'aborted', 'reset', 'unreachable']) {
+    t.equal(await countOf(metrics, streams(status)), 1, status);
+  }
+});
+
+test('failed handshakes count for the circuit, and one that succeeds as the probe closes it', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  await client.invoke(jobOf('job'));
+  const open = () => client.streamWebSocket({ threadId: 'job', ...fresh });
+  runtime.script.upgrade = () => ({ status: 503 });
+  for (let index = 0; index < 5; index++) await errorOf(open());
+  await wait(1);
+  t.equal(client.circuit.state(), 'open');
+  delete runtime.script.upgrade;
+  await wait(600);
+  const socket = open();
+  await once(socket, 'open');
+  await wait(1);
+  t.equal(client.circuit.state(), 'closed');
+  socket.terminate();
+});
+
+test('a frame up to the limit arrives, one byte more is an error that says so', async (t) => {
+  const frameBytes = 4_096;
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {}, { times: { frameBytes } });
+  await client.invoke(jobOf('job'));
+  const socket = client.streamWebSocket({ threadId: 'job', ...fresh });
+  const received = lengthsOf(socket);
+  // `on_open`
+  await once(socket, 'message');
+  runtime.threads.get('job')?.sendRaw('x'.repeat(frameBytes));
+  await once(socket, 'message');
+  t.equal(received.at(-1), frameBytes);
+  const error = once(socket, 'error');
+  runtime.threads.get('job')?.sendRaw('x'.repeat(frameBytes + 1));
+  t.match((await error)[0], { code: 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH' });
+});
+
+test('text that is no UTF-8 reaches the reader instead of closing the stream', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  await client.invoke(jobOf('job'));
+  const socket = client.streamWebSocket({ threadId: 'job', ...fresh });
+  const received = lengthsOf(socket);
+  await once(socket, 'open');
+  runtime.threads.get('job')?.sendRaw(Buffer.from([0x7b, 0xff, 0xfe, 0x7d]));
+  runtime.threads.get('job')?.end();
+  const [code] = await once(socket, 'close');
+  t.equal(code, 1000);
+  t.equal(received[1], 4);
+});
+
+function framesOf(socket: WebSocket): unknown[] {
+  const frames: unknown[] = [];
+  socket.on('message', (data) => frames.push(JSON.parse(String(data))));
+  return frames;
+}
+
+function lengthsOf(socket: WebSocket): number[] {
+  const lengths: number[] = [];
+  socket.on('message', (data: Buffer) => lengths.push(data.length));
+  return lengths;
+}
+
+async function errorOf(socket: WebSocket): Promise<Error> {
+  const [error] = (await once(socket, 'error')) as [Error];
+  // The handshake is counted one turn later.
+  await wait(1);
+  return error;
+}

@@ -1,0 +1,69 @@
+import type { InvokeRequest } from '@ide-orchestrator/protocol';
+import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node';
+import { pino } from 'pino';
+import {
+  createDeepAgentsRuntimeClient,
+  type DeepAgentsRuntimeClient,
+  type RuntimeClientDeps,
+} from '../../src/streams/runtime-client.js';
+import { createMetrics, type Metrics } from '../../src/telemetry/metrics.js';
+import { createTracing } from '../../src/telemetry/tracing.js';
+import { createScriptedRuntime, type RuntimeScript, type ScriptedRuntime } from './scripted-runtime.js';
+
+export interface RuntimeClientFixture {
+  runtime: ScriptedRuntime;
+  client: DeepAgentsRuntimeClient;
+  metrics: Metrics;
+  spans: InMemorySpanExporter;
+}
+
+/** A client with short deadlines in front of a scripted runtime; `teardown` ends both. */
+export async function createRuntimeClientFixture(
+  teardown: (end: () => Promise<void>) => void,
+  script: RuntimeScript = {},
+  overrides: Partial<RuntimeClientDeps> & { times?: Partial<RuntimeClientDeps['config']> } = {},
+): Promise<RuntimeClientFixture> {
+  const runtime = await createScriptedRuntime(script);
+  const metrics = createMetrics({ processMetrics: false });
+  const spans = new InMemorySpanExporter();
+  const processors = [new SimpleSpanProcessor(spans)];
+  const tracing = createTracing({ serviceName: 'test', otlpEndpoint: null, processors });
+  const { times, ...others } = overrides;
+  const client = createDeepAgentsRuntimeClient({
+    url: runtime.url,
+    config: {
+      invokeDeadlineMs: 400,
+      callDeadlineMs: 200,
+      handshakeTimeoutMs: 200,
+      frameBytes: 16 * 1024 * 1024,
+      ...times,
+    },
+    metrics,
+    tracer: tracing.tracer,
+    log: pino({ level: 'silent' }),
+    random: () => 0.5,
+    circuitOpenMs: 500,
+    retry: { count: 2, baseMs: 10, maxMs: 20 },
+    ...others,
+  });
+  teardown(async () => {
+    client.stop();
+    await runtime.stop();
+  });
+  return { runtime, client, metrics, spans };
+}
+
+export function jobOf(id: string): InvokeRequest {
+  return {
+    trace_id: 'trace',
+    job_id: id,
+    agent_definition: {},
+    input_payload: { messages: [{ role: 'user', content: 'Add web search' }] },
+  };
+}
+
+/** The value of one series, 0 where it does not exist. */
+export async function countOf(metrics: Metrics, series: string): Promise<number> {
+  const line = (await metrics.render()).split('\n').find((each) => each.startsWith(`${series} `));
+  return line === undefined ? 0 : Number(line.slice(series.length + 1));
+}
