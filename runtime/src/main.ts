@@ -1,8 +1,6 @@
 import './agent/library-settings.js';
 import { performance } from 'node:perf_hooks';
 import closeWithGrace from 'close-with-grace';
-import { setupCheckpoints } from './agent/checkpoints.js';
-import { createDeepAgentRunner } from './agent/deep-agent-runner.js';
 import { ConfigError, processConfig } from './config.js';
 import { createRuntime } from './create-runtime.js';
 import { modelSettingOf } from './models/model-setting.js';
@@ -15,6 +13,9 @@ const checkpointSchema = 'checkpoints';
 async function main(): Promise<void> {
   const config = processConfig();
   const model = modelSettingOf(config.model, { chunkDelayMs: config.scriptedChunkMs });
+  // They take most of a start: they load while the database is prepared, and not for a configuration
+  // that is refused.
+  const loading = Promise.all([import('./agent/checkpoints.js'), import('./agent/deep-agent-runner.js')]);
   const logger = createLogger(config.logLevel);
   const tracing = await createTracing(config.otlpEndpoint);
   const runtime = await createRuntime(config, {
@@ -22,6 +23,7 @@ async function main(): Promise<void> {
     tracer: tracing.tracer,
     now: () => performance.now(),
     createRunner: async ({ pool, logger }) => {
+      const [{ setupCheckpoints }, { createDeepAgentRunner }] = await loading;
       await setupCheckpoints(pool, checkpointSchema);
       return createDeepAgentRunner({ pool, schema: checkpointSchema, model, logger });
     },

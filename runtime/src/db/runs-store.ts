@@ -18,14 +18,14 @@ export interface StartableRun {
   cancelled: boolean;
 }
 
-export interface NewRun {
+interface NewRun {
   threadId: string;
   input: RunInput;
   traceId: string;
   traceparent: string | null;
 }
 
-export type RunStatus = 'queued' | 'running' | 'completed' | 'failed';
+type RunStatus = 'queued' | 'running' | 'completed' | 'failed';
 
 /** A row as callers see it. `files` and `error` are JSON texts, passed on without being parsed. */
 export interface RunRow {

@@ -1,5 +1,5 @@
 /** A socket's traffic, as far as its own process knows. */
-export interface Watched {
+interface Watched {
   /** Bytes handed to the socket so far. */
   sent(): number;
   /** Bytes of them that still wait in it. */

@@ -7,7 +7,6 @@ import uws from 'uWebSockets.js';
 export type {
   HttpRequest,
   HttpResponse,
-  TemplatedApp,
   us_listen_socket,
   us_socket_context_t,
   WebSocket,

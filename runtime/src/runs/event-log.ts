@@ -1,5 +1,5 @@
 /** Someone who reads a log at their own pace. */
-export interface LogReader {
+interface LogReader {
   /** There may be more to read. Called once per turn of the loop, however many events came. */
   wake(): void;
 }

@@ -1,6 +1,5 @@
 import type { RunEvent, RunHandle, RunOutcome, WireFiles } from '../agent-runner.js';
 import type { RunError } from '../db/runs-store.js';
-import { toError } from '../errors.js';
 import type { EventLog } from './event-log.js';
 import type { IdleWatch } from './idle-watch.js';
 
@@ -47,6 +46,8 @@ export interface AgentControlDeps {
   idleWatch: IdleWatch;
   /** The agent is built and speaks, or has had `buildMs` for it. */
   onBuilt: () => void;
+  /** The port broke its promise not to throw. */
+  onFault: (thrown: unknown) => void;
 }
 
 /** A model may take long to say its first word; building, which blocks the loop, never takes so long. */
@@ -55,7 +56,7 @@ const buildMs = 2_000;
 /** Timers of Node take 31 bits; a longer deadline is no deadline in this process. */
 const longestTimerMs = 2 ** 31 - 1;
 
-export function createAgentControl({ idleWatch, onBuilt }: AgentControlDeps): AgentControl {
+export function createAgentControl({ idleWatch, onBuilt, onFault }: AgentControlDeps): AgentControl {
   let files: WireFiles | null = null;
   let ending: RunError | null = null;
   let handle: RunHandle | null = null;
@@ -114,11 +115,12 @@ export function createAgentControl({ idleWatch, onBuilt }: AgentControlDeps): Ag
         closed = outcome.status !== 'interrupted';
         return outcome;
       } catch (thrown) {
+        onFault(thrown);
         closed = true;
         return {
           status: 'failed',
           files: files ?? {},
-          error: { code: 'runtime_error', message: toError(thrown).message, retryable: true },
+          error: { code: 'runtime_error', message: 'The run could not begin', retryable: true },
         };
       } finally {
         handle = null;

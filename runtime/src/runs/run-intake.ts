@@ -121,7 +121,7 @@ function check(runner: AgentRunner, request: InvokeRequest, input: RunInput): vo
 }
 
 /** Where text stands that no database takes; null where all of it can be stored. */
-export function unstorablePathOf(value: unknown): string | null {
+function unstorablePathOf(value: unknown): string | null {
   if (typeof value === 'string') return isStorableText(value) ? null : '';
   if (typeof value !== 'object' || value === null) return null;
   for (const [key, part] of Object.entries(value)) {

@@ -60,6 +60,7 @@ export function createRunSupervisor(deps: RunSupervisorDeps, runDeadlineMs: numb
     const control = createAgentControl({
       idleWatch: deps.idleWatch,
       onBuilt: () => entry.ticket.started(),
+      onFault: (thrown) => logger.error({ err: thrown }, 'the run could not begin'),
     });
     const entry: Entry = {
       threadId: run.threadId,

@@ -1,6 +1,6 @@
-import { once } from 'node:events';
 import { test } from 'tap';
-import { createTestDatabase, databaseUrlOf } from '../support/database.js';
+import { createTestDatabase } from '../support/database.js';
+import { createDatabaseGate } from '../support/database-gate.js';
 import { startRuntimeProcess } from '../support/runtime-process.js';
 import { jobOf } from '../support/test-runtime.js';
 
@@ -65,13 +65,22 @@ test('kill -9 in the middle of a run of real agents: it ends with the same files
   t.equal(await second.end('SIGTERM'), 0);
 });
 
-test('SIGTERM ends the process in order; its run goes on in the next', async (t) => {
+test('PostgreSQL away for a moment, then SIGTERM: the run of real agents goes on each time', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
-  const first = await startRuntimeProcess(database.url, { SCRIPTED_CHUNK_MS: '3' });
+  const gate = await createDatabaseGate(database.url);
+  t.teardown(() => gate.stop());
+  const first = await startRuntimeProcess(gate.url, { SCRIPTED_CHUNK_MS: '5' });
   t.teardown(() => first.end('SIGKILL'));
   await first.invoke(job('drained'));
-  const stream = first.stream('drained');
+  const before = first.stream('drained');
+  await before.until((frame) => frame.event_type === 'on_tool_start');
+  gate.close();
+  t.equal(await before.closed, 1012, 'a checkpoint could not be written: the log ends without an end');
+  await gate.open();
+  const stream = first.stream('drained', `?after=${before.frames.length}&epoch=1`);
+  t.equal((await stream.until((frame) => frame.event_type === 'on_open')).data.epoch, 2);
+  t.match(await stream.until((frame) => frame.seq === 1), { event_type: 'on_state_update' });
   await stream.until((frame) => frame.event_type === 'on_tool_start');
   t.equal(await first.end('SIGTERM'), 0);
   t.equal(await stream.closed, 1012);
@@ -91,18 +100,4 @@ test('A process that cannot start says why and exits with 1', async (t) => {
   await t.rejects(start('', { RUN_IDLE_MS: 'x' }), /RUNTIME_DATABASE_URL is required[\s\S]*RUN_IDLE_MS/);
   await t.rejects(start('postgres://nobody@127.0.0.1:1/none', {}), /ECONNREFUSED/);
   await t.rejects(start('postgres://postgres@127.0.0.1:1/none', { MODEL: 'nonsense' }), /MODEL|model/);
-});
-
-test('A missing database is made, by several processes at once', async (t) => {
-  const database = await createTestDatabase();
-  const name = new URL(database.url).pathname.slice(1);
-  await database.drop();
-  t.teardown(() => database.drop());
-  const url = databaseUrlOf(name);
-  const all = await Promise.all([startRuntimeProcess(url), startRuntimeProcess(url)]);
-  for (const { url } of all) t.equal((await fetch(`${url}/ready`)).status, 200);
-  for (const { child } of all) {
-    child.kill('SIGTERM');
-    await once(child, 'exit');
-  }
 });

@@ -278,3 +278,24 @@ test('What another process took over is not told as finished by this one', async
   t.equal(await stream.closed, 1012);
   t.equal(await runtime.refused('taken'), 503, 'its row is running, but not here');
 });
+
+test('A missing database is made, by several processes at once; without its server there is no start', async (t) => {
+  const database = await createTestDatabase();
+  await database.drop();
+  t.teardown(() => database.drop());
+  const start = () => startRuntime(database.url, createScriptedRunner(briefScript));
+  const all = await Promise.all([start(), start(), start()]);
+  for (const runtime of all) {
+    t.equal((await runtime.request('/ready')).status, 200);
+    await runtime.stop();
+  }
+  const gate = await createDatabaseGate(database.url);
+  gate.close();
+  await t.rejects(startRuntime(gate.url, createScriptedRunner(briefScript)), /ECONNREFUSED/);
+  const taken = await start();
+  t.teardown(() => taken.stop());
+  await t.rejects(
+    startRuntime(database.url, createScriptedRunner(briefScript), { port: taken.port }),
+    /cannot listen/,
+  );
+});

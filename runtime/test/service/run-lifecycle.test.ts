@@ -209,3 +209,27 @@ test('A run over its deadline is ended, also when it resumes after it', async (t
   t.equal(runner.started.length, 1, 'nothing is started for it');
   t.match((await next.state('late')).body, { generated_files: { '/begun.md': {} } });
 });
+
+test('A run that cannot even begin, or whose result the database refuses, has failed', async (t) => {
+  const database = await createTestDatabase();
+  t.teardown(() => database.drop());
+  const runner = createScriptedRunner(async () => ({
+    status: 'completed',
+    files: { '/a.md': file('what no row may hold') },
+  }));
+  const runtime = await startRuntime(database.url, runner);
+  t.teardown(() => runtime.stop());
+  await database.query("ALTER TABLE runs ADD CHECK (files::text NOT LIKE '%no row may hold%')");
+  await runtime.invoke(jobOf({ job_id: 'refused' }));
+  t.match(await runtime.finished('refused'), {
+    status: 'failed',
+    error: { code: 'runtime_error', message: 'The result could not be stored', retryable: true },
+    generated_files: {},
+  });
+
+  runner.run = () => {
+    throw new Error('no agent today');
+  };
+  await runtime.invoke(jobOf({ job_id: 'unbuilt' }));
+  t.match(await runtime.finished('unbuilt'), { error: { code: 'runtime_error', retryable: true } });
+});

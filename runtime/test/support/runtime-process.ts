@@ -24,7 +24,8 @@ export async function startRuntimeProcess(
     env: { RUNTIME_DATABASE_URL: databaseUrl, RUNTIME_PORT: '0', SCRIPTED_CHUNK_MS: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const exited = once(child, 'exit');
+  // Not `exit`: what it said last may still be on its way.
+  const exited = once(child, 'close');
   const lines: Record<string, unknown>[] = [];
   let complaint = '';
   child.stderr.on('data', (data) => {
