@@ -18,7 +18,7 @@ const root = process.cwd();
 const coveredFolders = ['src/streams', 'src/actors', 'src/db', 'src/http', 'runtime/src'];
 const coverageAtLeast = 90;
 const jobs = 2;
-const secondsPerFile = 90;
+const secondsPerFile = 240;
 
 /** Runs a node script of a package; resolves with its exit code. */
 const runScript = (
