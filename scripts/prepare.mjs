@@ -43,13 +43,13 @@ const readJson = (file) => JSON.parse(readText(file) ?? 'null') ?? undefined;
  * file needs no stamp of ours and is right after an `npm ci` by hand, an interrupted one, and one in production.
  * @public
  */
-export const installReason = () => {
+export const installReason = ({ dev = true } = {}) => {
   const wanted = readJson(at('package-lock.json'))?.packages;
   const present = readJson(at('node_modules', '.package-lock.json'))?.packages;
   if (wanted === undefined) throw new Error('package-lock.json is missing');
   if (present === undefined) return 'nothing is installed';
   for (const [name, entry] of Object.entries(wanted)) {
-    if (!name.includes('node_modules/')) continue;
+    if (!name.includes('node_modules/') || (!dev && (entry.dev || entry.devOptional))) continue;
     const found = present[name];
     // Other platforms' binaries are in the lock file and are rightly absent. `libc` is left to npm.
     if (found === undefined && entry.optional) {
@@ -175,6 +175,9 @@ const alone = async (work) => {
  * Rejects when npm or the compiler fails; their own words are on stderr by then.
  */
 export const prepare = async () => {
+  // An image is built once and then stripped of compiler and sources; what it holds is what it runs.
+  const isImage = process.env.NODE_ENV === 'production' && readText(buildStamp) !== undefined;
+  if (isImage && installReason({ dev: false }) === undefined) return;
   if (installReason() === undefined && isBuilt()) return;
   await alone(async () => {
     const reason = installReason();
