@@ -3,8 +3,9 @@ import { z } from 'zod/v4';
 
 /** The AsyncAPI 3.0 document of the viewers' socket, made from the schemas of the frames. */
 export function asyncApiOf(info: { title: string; version: string }): object {
-  const sent = [...ownFrames, ...runFrames].map(messageOf);
-  const taken = viewerMessages.map(messageOf);
+  const schemas: Record<string, unknown> = {};
+  const sent = [...ownFrames, ...runFrames].map((schema) => messageOf(schema, schemas));
+  const taken = viewerMessages.map((schema) => messageOf(schema, schemas));
   const references = (messages: { name: string }[]) =>
     messages.map(({ name }) => ({ $ref: `#/channels/refinement/messages/${name}` }));
   return {
@@ -61,13 +62,26 @@ export function asyncApiOf(info: { title: string; version: string }): object {
     },
     components: {
       messages: Object.fromEntries([...sent, ...taken].map((message) => [message.name, message])),
+      schemas,
     },
   };
 }
 
-function messageOf(schema: z.ZodType): { name: string; title: string; payload: object } {
+interface Message {
+  name: string;
+  title: string;
+  payload: object;
+}
+
+/** `shared` takes the schemas that a message refers to: references count from the document's root, not the message's. */
+function messageOf(schema: z.ZodType, shared: Record<string, unknown>): Message {
   const name = schema.meta()?.id;
   if (name === undefined) throw new Error('a frame has no name for the document');
-  const { $schema: _, id: _id, ...payload } = z.toJSONSchema(schema, { unrepresentable: 'any' });
+  const { $schema: _, id: _id, ...rest } = z.toJSONSchema(schema, { unrepresentable: 'any' });
+  const moved: typeof rest = JSON.parse(
+    JSON.stringify(rest).replaceAll('"#/$defs/', '"#/components/schemas/'),
+  );
+  const { $defs = {}, ...payload } = moved;
+  Object.assign(shared, $defs);
   return { name, title: name, payload };
 }

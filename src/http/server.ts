@@ -144,6 +144,17 @@ export async function createServer(deps: ServerDeps): Promise<Server> {
     },
   );
 
+  let stopped: Promise<void> | null = null;
+  const end = async (graceMs: number) => {
+    stopping = true;
+    listening.close();
+    sockets.closeAll(1012, 'the server restarts, come back with your position');
+    const until = performance.now() + graceMs;
+    while (dispatch.inFlight() > 0 && performance.now() < until) await wait(10);
+    app.close();
+    metricsApp.close();
+  };
+
   return {
     port: listening.port,
     metricsPort: metricsListening.port,
@@ -154,14 +165,7 @@ export async function createServer(deps: ServerDeps): Promise<Server> {
     drain() {
       stopping = true;
     },
-    async stop(graceMs) {
-      stopping = true;
-      listening.close();
-      sockets.closeAll(1012, 'the server restarts, come back with your position');
-      const until = performance.now() + graceMs;
-      while (dispatch.inFlight() > 0 && performance.now() < until) await wait(10);
-      app.close();
-      metricsApp.close();
-    },
+    // Once: closing a listen socket of uWS a second time ends the process.
+    stop: (graceMs) => (stopped ??= end(graceMs)),
   };
 }

@@ -46,6 +46,7 @@ interface Live {
   heard: Promise<void>;
   allow: () => boolean;
   timer: NodeJS.Timeout | null;
+  dropped: boolean;
   closed: boolean;
 }
 
@@ -94,6 +95,7 @@ export function createViewerSockets(deps: ViewerSocketDeps): ViewerSockets {
       heard: Promise.resolve(),
       allow: createAllowance({ perSecond: deps.messagesPerSecond, now: deps.now }),
       timer: null,
+      dropped: false,
       closed: false,
     };
     lives.set(ws, live);
@@ -155,9 +157,11 @@ export function createViewerSockets(deps: ViewerSocketDeps): ViewerSockets {
       },
       dropped(ws) {
         const live = lives.get(ws);
-        if (live === undefined || live.closed) return;
+        if (live === undefined || live.closed || live.dropped) return;
+        live.dropped = true;
         deps.metrics.websocketSlowClosesTotal.inc();
-        live.viewer.close(4408, '');
+        // uWS is inside the very send that it tells of, and goes on with a socket that must still be there.
+        setImmediate(() => live.viewer.close(4408, ''));
       },
       close(ws, code) {
         const live = lives.get(ws);
