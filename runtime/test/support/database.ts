@@ -8,7 +8,7 @@ export interface TestDatabase {
 }
 
 /** The server that the tests may use, from TEST_DATABASE_URL. */
-export function adminUrl(): string {
+function adminUrl(): string {
   const url = process.env.TEST_DATABASE_URL;
   if (url === undefined || url === '') throw new Error('TEST_DATABASE_URL names no PostgreSQL server');
   return url;
@@ -25,7 +25,7 @@ async function onServer(statement: string): Promise<void> {
 }
 
 /** A database's address on the test server; it is not created by this. */
-export function databaseUrlOf(name: string): string {
+function databaseUrlOf(name: string): string {
   const url = new URL(adminUrl());
   url.pathname = `/${name}`;
   return url.href;

@@ -136,7 +136,7 @@ export function createRuntimeClient(url: string): RuntimeClient {
   return client;
 }
 
-export function testConfig(databaseUrl: string, changes: Partial<RuntimeConfig> = {}): RuntimeConfig {
+function testConfig(databaseUrl: string, changes: Partial<RuntimeConfig> = {}): RuntimeConfig {
   const config = readConfig({ RUNTIME_DATABASE_URL: databaseUrl, RUNTIME_PORT: '0', LOG_LEVEL: 'silent' });
   return { ...config, stopGraceMs: 500, ...changes };
 }
