@@ -40,6 +40,8 @@ export interface ProposalActorsDeps {
   retryDelayMs: (attempt: number) => number;
   /** Milliseconds before the next call, after so many that were not answered. */
   awayDelayMs: (failures: number) => number;
+  /** The commit of the next attempt is made. */
+  onRetrying: () => void;
   /** A clean-up has fallen due. */
   onCleanUpDue: () => void;
 }
@@ -135,6 +137,7 @@ async function closeAttempt(
   if (outcome.kind === 'refused') throw outcome.error;
   if (outcome.kind !== 'committed') return { kind: 'lost' };
   Object.assign(deps.current, next);
+  deps.onRetrying();
   deps.onCleanUpDue();
   const epoch = `${next.attempt}.1`;
   deps.pipeline.beginAttempt(next.attempt, {

@@ -349,6 +349,15 @@ export const proposalMachine = setup({
       },
       on: {
         'row.lost': {},
+        'row.advanced': {
+          target: 'following',
+          reenter: true,
+          actions: assign(({ event }) => ({
+            attempt: event.attempt,
+            jobId: event.jobId,
+            runtimeThreadId: event.runtimeThreadId,
+          })),
+        },
         'row.gained': {
           target: 'invoking',
           actions: assign(({ event }) => ({

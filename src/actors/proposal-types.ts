@@ -78,6 +78,8 @@ export type ProposalEvent =
   | { type: 'row.lost' }
   /** The row names this replica as owner, under a generation that the actor may write with. */
   | { type: 'row.gained'; attempt: number; jobId: string; runtimeThreadId: string | null }
+  /** The owner, another replica, has gone over to the next attempt. */
+  | { type: 'row.advanced'; attempt: number; jobId: string; runtimeThreadId: string | null }
   | { type: 'row.finished'; status: ProposalStatus };
 
 export type ProposalEventType = ProposalEvent['type'];

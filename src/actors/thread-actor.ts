@@ -7,7 +7,7 @@ import { createActor } from 'xstate';
 import type { Config } from '../config.js';
 import { readLastFrames } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { commitPhase, giveUp } from '../db/run-progress.js';
+import { giveUp } from '../db/run-progress.js';
 import { backOffDelayMs } from '../streams/back-off.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
 import type { WindowBudget } from '../streams/replay-window.js';
@@ -18,11 +18,13 @@ import { createThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { createPhaseNotes } from './phase-notes.js';
 import { createProposalActors } from './proposal-actors.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { ProposalState, Role } from './proposal-types.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createTransitionJournal } from './transition-journal.js';
+import { createViewerEntrance } from './viewer-entrance.js';
 
 export interface ThreadActorDeps {
   db: CommonQueryMethods;
@@ -67,10 +69,6 @@ export interface ThreadActor {
   stop(): void;
 }
 
-/** Viewers wait this long for the runtime's word on their position. */
-const POSITION_WAIT_MS = 5_000;
-/** And this long for numbers that another replica may have seen first. */
-const AHEAD_WAIT_MS = 1_000;
 const VIEWER_STUCK_MS = 30_000;
 const HAND_OVER_WAIT_MS = 5_000;
 
@@ -109,10 +107,8 @@ export function createThreadActor(
   let ending: RunEnding | null = null;
   let stopped = false;
   let idleFrom: number | null = deps.now();
-  let accessVersion = row.accessVersion;
-  /** State of the audit: what the next transition comes from. */
-  let noted: ProposalPhase | ProposalStatus = row.phase ?? row.status;
-  let notedEpoch = row.runtimeEpoch ?? '1';
+  /** The row as it was read last. */
+  let seen = row;
   let deadlineAt = Date.parse(row.deadlineAt);
   let settledHere = false;
   let readsSeen = -1;
@@ -148,6 +144,21 @@ export function createThreadActor(
     },
     row,
   );
+  const notes = createPhaseNotes(
+    {
+      db: deps.db,
+      journal,
+      metrics,
+      log,
+      attempt: () => current.attempt,
+      runtimeThreadId: () => actor.getSnapshot().context.runtimeThreadId,
+      onNews: (outcome) =>
+        outcome.kind === 'lost'
+          ? actor.send({ type: 'row.lost' })
+          : actor.send({ type: 'row.finished', status: outcome.row.status }),
+    },
+    row,
+  );
   const actors = createProposalActors({
     db: deps.db,
     client: deps.client,
@@ -158,7 +169,7 @@ export function createThreadActor(
       journal,
       pipeline,
       proposalId,
-      from: () => noted,
+      from: notes.from,
       attempt: () => current.attempt,
       ending: () => ending,
       askState: () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId),
@@ -166,7 +177,10 @@ export function createThreadActor(
       delayMs: awayDelayMs,
       pastDeadline: () => stopped || Date.now() > deadlineAt,
       allowed: config.runs,
-      onCommitted: noteEnd,
+      onCommitted(status, code) {
+        notes.end(status, code);
+        if (status === 'failed') deps.onCleanUpDue();
+      },
     },
     proposalId,
     traceId: options.traceId,
@@ -180,7 +194,7 @@ export function createThreadActor(
       log.error({ err: error }, 'a pipeline broke');
       deps.onBroken(threadId, error);
     },
-    from: () => noted,
+    from: notes.from,
     newId: randomUUID,
     sleep,
     retryDelayMs: (attempt) =>
@@ -190,6 +204,7 @@ export function createThreadActor(
         random: deps.random,
       }),
     awayDelayMs,
+    onRetrying: notes.retrying,
     onCleanUpDue: deps.onCleanUpDue,
   });
   const actor = createActor(proposalMachine.provide({ actors }), {
@@ -216,7 +231,7 @@ export function createThreadActor(
   const phase = (): ProposalPhase | null => {
     const now = state();
     if (isFinal()) return null;
-    if (now === 'following') return row.phase;
+    if (now === 'following') return seen.phase;
     return now === 'cancelling' ? 'streaming' : (now as ProposalPhase);
   };
   const status = (): ProposalStatus => (isFinal() ? (state() as ProposalStatus) : 'processing');
@@ -228,66 +243,19 @@ export function createThreadActor(
     const left = before;
     before = now;
     log.info({ from: left, to: now, attempt: current.attempt }, 'thread state');
-    if (now === 'streaming' || now === 'reconnecting') notePhase(now, `run.${now}`);
-    if (now === 'invoking' && left === 'retrying') notePhase('invoking', 'attempt.begun');
-    if (now === 'retrying') {
-      metrics.actorTransitionsTotal.inc({ from: noted, to: 'retrying' });
-      noted = 'retrying';
-      ending = null;
-    }
+    if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
+    if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
+    if (now === 'retrying') ending = null;
     if (isFinal()) void reachEnd();
     changed.next();
     idleFrom = null;
-  }
-
-  /** Phases between the start and the end are noted in order, and nothing waits for them. */
-  function notePhase(to: 'invoking' | 'streaming' | 'reconnecting', event: string): void {
-    if (noted === to && event !== 'runtime.opened') return;
-    const from = noted;
-    noted = to;
-    if (from !== to) metrics.actorTransitionsTotal.inc({ from, to });
-    const { runtimeThreadId } = actor.getSnapshot().context;
-    const runtimeEpoch = notedEpoch;
-    void journal
-      .append(
-        (fence) =>
-          commitPhase(deps.db, fence, {
-            from,
-            to,
-            event,
-            attempt: current.attempt,
-            runtimeThreadId: to === 'invoking' ? null : runtimeThreadId,
-            runtimeEpoch: to === 'invoking' ? null : runtimeEpoch,
-          }),
-        // A cancel is news that the machine hears by the next reading of the row; the phase stays true.
-        () => true,
-      )
-      .then((outcome) => {
-        if (outcome.kind === 'lost') actor.send({ type: 'row.lost' });
-        if (outcome.kind === 'finished') actor.send({ type: 'row.finished', status: outcome.row.status });
-      });
   }
 
   function hearFact(fact: LifecycleFact): void {
     if (fact.type === 'runtime.ended' || fact.type === 'runtime.failed') ending = fact.ending;
     if (fact.type !== 'runtime.opened') return;
     changed.next();
-    const part = fact.epoch.slice(fact.epoch.indexOf('.') + 1);
-    if (part === notedEpoch || state() === 'following') return;
-    notedEpoch = part;
-    // After the machine has heard it, so that the phase is the new one.
-    queueMicrotask(() => notePhase('streaming', 'runtime.opened'));
-  }
-
-  function noteEnd(reached: 'completed' | 'failed', code: string | null): void {
-    metrics.actorTransitionsTotal.inc({ from: noted, to: reached });
-    noted = reached;
-    const seconds = (Date.now() - Date.parse(row.createdAt)) / 1000;
-    metrics.refinementDurationSeconds.observe({ status: reached }, seconds);
-    log.info({ status: reached, code, attempt: current.attempt }, 'proposal ended');
-    if (code === null) return;
-    metrics.proposalFailuresTotal.inc({ code });
-    deps.onCleanUpDue();
+    if (state() !== 'following') notes.epoch(fact.epoch.slice(fact.epoch.indexOf('.') + 1));
   }
 
   /** Completed, failed or resolved, by our commit or by somebody else's. */
@@ -326,19 +294,16 @@ export function createThreadActor(
   /** Waits for the next thing that happens, or for so long. */
   const happens = (milliseconds: number) => firstValueFrom(race(changed, timer(Math.max(0, milliseconds))));
 
-  async function positionKnown(position: ViewerPosition, gone: () => boolean): Promise<boolean> {
-    const until = deps.now() + POSITION_WAIT_MS;
-    while (!pipeline.known() && !pipeline.finished() && !gone() && deps.now() < until) {
-      await happens(until - deps.now());
-    }
-    if (!pipeline.known() && !pipeline.finished()) return false;
-    const aheadUntil = deps.now() + AHEAD_WAIT_MS;
-    const { fanOut } = pipeline;
-    const ahead = () =>
-      (position.epoch ?? '1.1') === fanOut.epoch() && (position.after ?? 0) > fanOut.lastReleased();
-    while (ahead() && !pipeline.finished() && !gone() && deps.now() < aheadUntil) await sleep(20);
-    return true;
-  }
+  const attach = createViewerEntrance({
+    pipeline,
+    facts: () => ({ thread_id: threadId, proposal_id: proposalId, status: status(), phase: phase() }),
+    isFinal,
+    isStopped: () => stopped,
+    happens,
+    sleep,
+    now: deps.now,
+    sendToRun: (message) => state() === 'streaming' && pipeline.send(message),
+  });
 
   return {
     threadId,
@@ -356,44 +321,25 @@ export function createThreadActor(
       if (verdict?.kind === 'refused') return 'refused';
       return state() === 'invoking' ? 'unknown' : 'started';
     },
-    async attach(viewer, position) {
-      let gone = false;
-      let member: ReturnType<typeof pipeline.fanOut.join> | null = null;
-      const attachment: Attachment = {
-        detach() {
-          gone = true;
-          member?.leave();
-          if (pipeline.fanOut.size() === 0) idleFrom = null;
-        },
-        drained: () => member?.drained(),
-        sendToRun: (message) => state() === 'streaming' && pipeline.send(message),
-      };
-      const judged = position.after === undefined || (await positionKnown(position, () => gone));
-      if (isFinal() && !pipeline.finished()) await happens(POSITION_WAIT_MS);
-      if (gone) return attachment;
-      if (stopped) {
-        viewer.close(1012, 'restarting');
-        return attachment;
-      }
-      const facts = { thread_id: threadId, proposal_id: proposalId, status: status(), phase: phase() };
-      const trusted = !judged && (position.epoch ?? '1.1') === pipeline.fanOut.epoch();
-      member = pipeline.fanOut.join(viewer, position, facts, trusted);
-      return attachment;
-    },
+    attach,
     observe(now) {
+      seen = now;
       deadlineAt = Date.parse(now.deadlineAt);
-      accessVersion = now.accessVersion;
-      if (now.status !== 'processing') {
-        actor.send({ type: 'row.finished', status: now.status });
-        return;
-      }
+      if (now.status !== 'processing') return actor.send({ type: 'row.finished', status: now.status });
+      const { attempt, jobId, runtimeThreadId } = now;
       const ours = now.ownerNode === deps.node;
       if (state() === 'following') {
-        if (!ours) return;
-        journal.adopt(now);
-        Object.assign(current, { attempt: now.attempt, jobId: now.jobId });
-        const { attempt, jobId, runtimeThreadId } = now;
-        actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
+        const advanced = attempt !== current.attempt;
+        Object.assign(current, { attempt, jobId });
+        if (ours) {
+          journal.adopt(now);
+          notes.adopt(now);
+          actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
+        } else if (advanced) {
+          const told = { attempt, max: config.runs.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
+          pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
+          actor.send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
+        }
       } else if (!ours || now.ownerGeneration !== journal.generation()) {
         actor.send({ type: 'row.lost' });
       }
@@ -401,9 +347,9 @@ export function createThreadActor(
         actor.send({ type: 'cancel.requested' });
       }
     },
-    version: () => journal.version(),
+    version: () => Math.max(journal.version(), seen.version),
     viewers: () => pipeline.fanOut.viewers(),
-    accessVersion: () => accessVersion,
+    accessVersion: () => seen.accessVersion,
     tick(late) {
       const now = deps.now();
       pipeline.fanOut.sweep(now);
@@ -434,10 +380,14 @@ export function createThreadActor(
       stopped = true;
       actor.stop();
       if (owned) {
-        await journal.append((fence) =>
-          giveUp(deps.db, fence, { from: noted, attempt: current.attempt, details: { node: deps.node } }),
+        const details = { node: deps.node };
+        const given = journal.append((fence) =>
+          giveUp(deps.db, fence, { from: notes.from(), attempt: current.attempt, details }),
         );
+        // With the database away the row keeps naming us, and our beat says that we are gone.
+        await Promise.race([given, wait(HAND_OVER_WAIT_MS, undefined, { ref: false })]);
       }
+      journal.abort();
       changed.next();
       pipeline.close();
     },

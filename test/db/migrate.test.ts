@@ -33,7 +33,8 @@ t.test('a role that may not create a database is told so', async (t) => {
   server.pathname = '/postgres';
   const admin = new pg.Client({ connectionString: server.toString() });
   await admin.connect();
-  await admin.query(`CREATE ROLE ${poor.username} LOGIN`);
+  poor.password = randomUUID();
+  await admin.query(`CREATE ROLE ${poor.username} LOGIN PASSWORD '${poor.password}'`);
   await t.rejects(ensureDatabase(poor.toString()), { code: '42501' });
   poor.port = '1';
   await t.rejects(ensureDatabase(poor.toString()), { code: 'ECONNREFUSED' });

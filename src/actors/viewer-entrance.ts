@@ -1,0 +1,71 @@
+import type { SubscribedFacts } from '../streams/fan-out.js';
+import type { ThreadPipeline } from '../streams/thread-pipeline.js';
+import type { Viewer, ViewerPosition } from '../streams/viewer.js';
+import type { Attachment } from './thread-directory.js';
+
+export interface ViewerEntranceDeps {
+  pipeline: ThreadPipeline;
+  facts: () => SubscribedFacts;
+  /** The row has ended: its last frames are there, or are being read. */
+  isFinal: () => boolean;
+  isStopped: () => boolean;
+  /** Resolves with the next thing that happens to the thread, or after so many milliseconds. */
+  happens: (milliseconds: number) => Promise<unknown>;
+  sleep: (milliseconds: number) => Promise<void>;
+  now: () => number;
+  /** Hands a message of the viewer to the run; false where none is open. */
+  sendToRun: (message: Buffer | string) => boolean;
+}
+
+/** Viewers wait this long for the runtime's word on their position. */
+const POSITION_WAIT_MS = 5_000;
+/** And this long for numbers that another replica may have seen first. */
+const AHEAD_WAIT_MS = 1_000;
+const FIRST_EPOCH = '1.1';
+
+/** Lets viewers in: a position is judged only when this replica knows the log that it belongs to. */
+export function createViewerEntrance(deps: ViewerEntranceDeps) {
+  const { pipeline, now } = deps;
+  const { fanOut } = pipeline;
+
+  /** Whether the log is known: false where the runtime has not told of it in time. */
+  async function judgeable(position: ViewerPosition, gone: () => boolean): Promise<boolean> {
+    const until = now() + POSITION_WAIT_MS;
+    const known = () => pipeline.known() || pipeline.finished();
+    while (!known() && !gone() && now() < until) await deps.happens(until - now());
+    if (!known()) return false;
+    const aheadUntil = now() + AHEAD_WAIT_MS;
+    const ahead = () =>
+      !pipeline.finished() &&
+      (position.epoch ?? FIRST_EPOCH) === fanOut.epoch() &&
+      (position.after ?? 0) > fanOut.lastReleased();
+    while (ahead() && !gone() && now() < aheadUntil) await deps.sleep(20);
+    return true;
+  }
+
+  return async function attach(viewer: Viewer, position: ViewerPosition): Promise<Attachment> {
+    let gone = false;
+    let member: ReturnType<typeof fanOut.join> | null = null;
+    const attachment: Attachment = {
+      detach() {
+        gone = true;
+        member?.leave();
+      },
+      drained: () => member?.drained(),
+      sendToRun: deps.sendToRun,
+    };
+    const judged = position.after === undefined || (await judgeable(position, () => gone));
+    const until = now() + POSITION_WAIT_MS;
+    while (deps.isFinal() && !pipeline.finished() && !gone && now() < until)
+      await deps.happens(until - now());
+    if (gone) return attachment;
+    if (deps.isStopped()) {
+      viewer.close(1012, 'restarting');
+      return attachment;
+    }
+    // Unknown for too long: a position in the epoch that the row names is believed until the log says otherwise.
+    const trusted = !judged && (position.epoch ?? FIRST_EPOCH) === fanOut.epoch();
+    member = fanOut.join(viewer, position, deps.facts(), trusted);
+    return attachment;
+  };
+}
