@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { cpuSecondsOf, residentBytesOf } from '../house/cost.js';
+import { cpuTimeOf, residentBytesOf } from '../house/cost.js';
 import type { LoadOrder, ReaderOrder } from '../house/messages.js';
 import type { Part } from '../house/part.js';
 import type { Target } from './targets.js';
@@ -54,22 +54,26 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
     : () => undefined;
   const seconds = regime.perSecond === null ? 0 : regime.frames / regime.perSecond;
   const arrived = reader.next('arrived', (seconds * 3 + 60) * 1000);
-  const cpuBefore = cpuSecondsOf(target.pid);
-  const from = performance.now();
+  const cpuBefore = cpuTimeOf(target.pid);
+  const from = monotonicMicros();
   const { frames } = regime;
   if (regime.perSecond === null) load.tell({ type: 'flood', threads, frames, credit: CREDIT });
   else load.tell({ type: 'pace', threads, frames, perSecond: regime.perSecond });
   const { report } = await arrived;
-  const cpuSeconds = cpuSecondsOf(target.pid) - cpuBefore;
-  const wallSeconds = (performance.now() - from) / 1000;
+  const cpuAfter = cpuTimeOf(target.pid);
+  const cpu = { user: cpuAfter.user - cpuBefore.user, system: cpuAfter.system - cpuBefore.system };
+  const measured = { from, to: monotonicMicros() };
   off();
 
   const ended = reader.next('ended', 60_000);
   load.tell({ type: 'end', threads });
   // The ending is checked for losses too, but is not what a frame costs.
   const { lost, cut } = (await ended).report;
-  return { cpuSeconds, wallSeconds, bytesPerThread, report: { ...report, lost, cut } };
+  return { cpu, measured, bytesPerThread, report: { ...report, lost, cut } };
 }
+
+/** On the clock that V8 stamps its profiles with. */
+const monotonicMicros = (): number => Number(process.hrtime.bigint() / 1000n);
 
 /** The streams of earlier rounds are closed by then: each ended before its round did. */
 async function untilStreams(load: Part<LoadOrder>, count: number): Promise<void> {
