@@ -11,7 +11,7 @@ import { startPart } from './house/part.js';
 import { topOfProfile } from './relaying/profile.js';
 import { type Regime, type RoundDeps, runRound } from './relaying/round.js';
 import { orchestratorTarget, relayTarget, type Target } from './relaying/targets.js';
-import { type Comparison, faultsOf, tableOf } from './relaying/verdict.js';
+import { type Comparison, faultsOf, ratiosOf, tableOf } from './relaying/verdict.js';
 
 interface Flags {
   regime: 'all' | 'flooded' | 'paced';
@@ -125,7 +125,8 @@ async function compare(
     const order =
       round % 2 === 0 ? (['relay', 'orchestrator'] as const) : (['orchestrator', 'relay'] as const);
     for (const side of order) comparison[side].push(await runRound(deps, targets[side], regime));
-    process.stderr.write(`${regime.name}: round ${round + 1} of ${rounds}\n`);
+    const ratio = ratiosOf(comparison)[round]?.toFixed(2);
+    process.stderr.write(`${regime.name}: round ${round + 1} of ${rounds}, ratio ${ratio}\n`);
   }
   return comparison;
 }

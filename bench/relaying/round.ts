@@ -23,11 +23,16 @@ export interface RoundDeps {
 
 /** Frames of one thread that may be under way in a flood: below what may wait for a viewer, so that only a fault loses one. */
 const CREDIT = 1000;
-const SETTLE_MS = 300;
+const QUIET_LOOK_MS = 250;
+/** CPU that a process at rest may use in one look: its timers, and one step of the clock. */
+const QUIET_SECONDS = 0.02;
+const QUIET_WITHIN_MS = 15_000;
 
 /** One round: all viewers are there before the first frame, and the last state and `end` come after the second mark. */
 export async function runRound(deps: RoundDeps, target: Target, regime: Regime): Promise<Measurement> {
   const { load, reader } = deps;
+  // What an ended run still costs, its transcript for one, is not what a frame of the next costs.
+  await untilQuiet(target.pid);
   const residentBefore = residentBytesOf(target.pid);
   const { threads, paths } = await target.begin(regime.threads);
   await untilStreams(load, threads.length);
@@ -45,7 +50,7 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
     frames: regime.frames,
   });
   await connected;
-  await wait(SETTLE_MS);
+  await untilQuiet(target.pid);
   const bytesPerThread = (residentBytesOf(target.pid) - residentBefore) / threads.length;
 
   const flooded = regime.perSecond === null;
@@ -74,6 +79,22 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
 
 /** On the clock that V8 stamps its profiles with. */
 const monotonicMicros = (): number => Number(process.hrtime.bigint() / 1000n);
+
+/** Waits until a process does nothing of its own any more, or for as long as can be borne. */
+async function untilQuiet(pid: number): Promise<void> {
+  const until = performance.now() + QUIET_WITHIN_MS;
+  const used = () => {
+    const { user, system } = cpuTimeOf(pid);
+    return user + system;
+  };
+  let quiet = 0;
+  for (let before = used(); quiet < 2 && performance.now() < until; ) {
+    await wait(QUIET_LOOK_MS);
+    const now = used();
+    quiet = now - before <= QUIET_SECONDS ? quiet + 1 : 0;
+    before = now;
+  }
+}
 
 /** The streams of earlier rounds are closed by then: each ended before its round did. */
 async function untilStreams(load: Part<LoadOrder>, count: number): Promise<void> {
