@@ -5,12 +5,13 @@
  */
 import process from 'node:process';
 import { Command, InvalidArgumentError } from 'commander';
-import { benchDir, type House, openHouse, startOrchestrator } from './house/house.js';
+import { type House, openHouse, profileFile, profileFlags, startOrchestrator } from './house/house.js';
 import type { LoadOrder, ReaderOrder, RelayOrder } from './house/messages.js';
 import { startPart } from './house/part.js';
+import { topOfProfile } from './relaying/profile.js';
 import { type Regime, type RoundDeps, runRound } from './relaying/round.js';
 import { orchestratorTarget, relayTarget, type Target } from './relaying/targets.js';
-import { type Comparison, faultsOf, tableOf } from './relaying/verdict.js';
+import { type Comparison, faultsOf, ratiosOf, tableOf } from './relaying/verdict.js';
 
 interface Flags {
   regime: 'all' | 'flooded' | 'paced';
@@ -24,6 +25,7 @@ interface Flags {
   maxRatio?: number;
   quick?: true;
   profile?: true;
+  nodeFlags: string[];
 }
 
 const FLOODED_THREADS = 10;
@@ -48,7 +50,13 @@ function flagsOf(argv: readonly string[]): Flags {
     .option('--paced-viewers <list>', 'paced: viewers of each thread', list, [1])
     .option('--max-ratio <n>', 'fail where the median ratio of a regime is higher', positive)
     .option('--quick', 'one short round of each, to see that it works')
-    .option('--profile', 'write CPU profiles of the orchestrator below .bench/profiles')
+    .option('--profile', 'write CPU profiles of both below .bench/profiles')
+    .option(
+      '--node-flags <flags>',
+      'flags of Node for both, separated by spaces',
+      (text) => text.split(' '),
+      [],
+    )
     .parse(argv)
     .opts<Flags>();
   if (!flags.quick) return flags;
@@ -83,14 +91,21 @@ async function begin(
   const load = startPart<LoadOrder>('load-runtime');
   house.add(load.stop);
   const { port: runtimePort } = await load.next('listening');
-  const relay = startPart<RelayOrder>('bare-relay');
+  const nodeFlags = (name: string): string[] => [
+    ...flags.nodeFlags,
+    ...(flags.profile ? profileFlags(name) : []),
+  ];
+  const relay = startPart<RelayOrder>('bare-relay', { nodeFlags: nodeFlags('relay') });
   house.add(relay.stop);
   const { port: relayPort } = await relay.next('listening');
   const reader = startPart<ReaderOrder>('reader');
   house.add(reader.stop);
   await reader.next('opened');
   const runtimeUrl = `http://127.0.0.1:${runtimePort}`;
-  const orchestrator = await startOrchestrator(house, { runtimeUrl, profile: flags.profile ?? false });
+  const orchestrator = await startOrchestrator(house, {
+    runtimeUrl,
+    nodeFlags: nodeFlags('orchestrator'),
+  });
   const targets = {
     orchestrator: await orchestratorTarget(house, orchestrator),
     relay: relayTarget(relay, relayPort, runtimePort),
@@ -110,9 +125,19 @@ async function compare(
     const order =
       round % 2 === 0 ? (['relay', 'orchestrator'] as const) : (['orchestrator', 'relay'] as const);
     for (const side of order) comparison[side].push(await runRound(deps, targets[side], regime));
-    process.stderr.write(`${regime.name}: round ${round + 1} of ${rounds}\n`);
+    const ratio = ratiosOf(comparison)[round]?.toFixed(2);
+    process.stderr.write(`${regime.name}: round ${round + 1} of ${rounds}, ratio ${ratio}\n`);
   }
   return comparison;
+}
+
+/** Where the time went between the marks, of all regimes together: profile one regime at a time. */
+function profilesOf(comparisons: readonly Comparison[]): string {
+  const sides = (['relay', 'orchestrator'] as const).map((side) => {
+    const spans = comparisons.flatMap((each) => each[side].map(({ measured }) => measured));
+    return `\n${side}, self time between the marks\n${topOfProfile(profileFile(side), spans)}\n`;
+  });
+  return sides.join('');
 }
 
 async function main(): Promise<number> {
@@ -124,7 +149,7 @@ async function main(): Promise<number> {
   }, LONGEST_MS);
   try {
     const { deps, targets } = await begin(house, flags);
-    const warmUp = { name: 'warm-up', threads: FLOODED_THREADS, viewers: 1, frames: 4000, perSecond: null };
+    const warmUp = { name: 'warm-up', threads: FLOODED_THREADS, viewers: 1, frames: 10_000, perSecond: null };
     await compare(deps, targets, warmUp, 1);
     const comparisons: Comparison[] = [];
     for (const regime of regimesOf(flags)) {
@@ -133,7 +158,8 @@ async function main(): Promise<number> {
     process.stdout.write(`${tableOf(comparisons)}\n`);
     const faults = comparisons.flatMap((each) => faultsOf(each, flags.maxRatio ?? null));
     for (const fault of faults) process.stdout.write(`FAILED ${fault}\n`);
-    if (flags.profile) process.stdout.write(`Profiles: ${benchDir}/profiles\n`);
+    await house.stop();
+    if (flags.profile) process.stdout.write(profilesOf(comparisons));
     return faults.length === 0 ? 0 : 1;
   } finally {
     clearTimeout(tooLong);

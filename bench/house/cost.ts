@@ -1,16 +1,22 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 
-/** User and system time of a process so far, seconds, all its threads. Linux: 10 ms steps. */
-export function cpuSecondsOf(pid: number): number {
+/** What a process has used so far, seconds. */
+export interface CpuTime {
+  user: number;
+  system: number;
+}
+
+/** CPU time of a process with all its threads. Linux: in steps of 10 ms; elsewhere not split, all of it is `user`. */
+export function cpuTimeOf(pid: number): CpuTime {
   if (process.platform === 'linux') {
     // The name in parentheses may hold anything; the fields are counted from its end (proc(5), 14 and 15).
     const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond();
+    return { user: Number(fields[11]) / ticksPerSecond(), system: Number(fields[12]) / ticksPerSecond() };
   }
   const [seconds = '0', minutes = '0', hours = '0'] = ps(pid, 'cputime').split(':').reverse();
-  return Number(seconds) + 60 * Number(minutes) + 3600 * Number(hours);
+  return { user: Number(seconds) + 60 * Number(minutes) + 3600 * Number(hours), system: 0 };
 }
 
 /** Resident memory of a process, bytes. */

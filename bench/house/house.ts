@@ -15,6 +15,15 @@ import type { Logger } from '../../src/telemetry/logger.js';
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 /** Everything that a bench leaves behind: key, logs, profiles, k6. */
 export const benchDir = path.join(root, '.bench');
+const profileDir = path.join(benchDir, 'profiles');
+const profileName = (name: string): string => `${name}-${process.pid}.cpuprofile`;
+/** Makes a process write its CPU profile when it ends. */
+export const profileFlags = (name: string): string[] => [
+  '--cpu-prof',
+  `--cpu-prof-dir=${profileDir}`,
+  `--cpu-prof-name=${profileName(name)}`,
+];
+export const profileFile = (name: string): string => path.join(profileDir, profileName(name));
 export const frontEnd = 'http://127.0.0.1:5173';
 
 /** A database server and a key pair of the bench's own, and a list of what is to be stopped, last first. */
@@ -58,22 +67,20 @@ export interface Orchestrator {
   pid: number;
   port: number;
   url: string;
+  stop(): Promise<void>;
 }
 
 /** Starts the built service as in production, with limits that no load of one user reaches. */
 export async function startOrchestrator(
   house: House,
-  options: { runtimeUrl: string; profile?: boolean },
+  options: { runtimeUrl: string; nodeFlags?: string[] },
 ): Promise<Orchestrator> {
   const port = await findFreePort();
   const url = `http://127.0.0.1:${port}`;
   const plenty = '10000000';
   const logFile = path.join(benchDir, 'orchestrator.log');
   const output = fs.openSync(logFile, 'w', 0o600);
-  const profiling = options.profile
-    ? ['--cpu-prof', `--cpu-prof-dir=${path.join(benchDir, 'profiles')}`]
-    : [];
-  const child = spawn(process.execPath, [...profiling, path.join(root, 'dist/src/main.js')], {
+  const child = spawn(process.execPath, [...(options.nodeFlags ?? []), path.join(root, 'dist/src/main.js')], {
     cwd: benchDir,
     // Ctrl-C must not reach it before the bench has stopped its load.
     detached: true,
@@ -101,7 +108,7 @@ export async function startOrchestrator(
   child.on('error', () => undefined);
   house.add(() => endChild(child));
   await untilReady(url, child, logFile);
-  return { pid: child.pid ?? 0, port, url };
+  return { pid: child.pid ?? 0, port, url, stop: () => endChild(child) };
 }
 
 async function endChild(child: ChildProcess): Promise<void> {

@@ -19,9 +19,15 @@ export interface Part<Order> {
 const DEFAULT_WAIT_MS = 30_000;
 
 /** Starts `bench/<name>.ts` as a process that ends with this one. */
-export function startPart<Order extends object>(name: string, args: readonly string[] = []): Part<Order> {
+export function startPart<Order extends object>(
+  name: string,
+  options: { args?: readonly string[]; nodeFlags?: string[] } = {},
+): Part<Order> {
   const script = fileURLToPath(new URL(`../${name}.js`, import.meta.url));
-  const child = fork(script, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = fork(script, options.args ?? [], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    execArgv: options.nodeFlags ?? [],
+  });
   child.on('error', () => undefined);
   return partOf<Order>(name, child);
 }

@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { cpuSecondsOf, residentBytesOf } from '../house/cost.js';
+import { cpuTimeOf, residentBytesOf } from '../house/cost.js';
 import type { LoadOrder, ReaderOrder } from '../house/messages.js';
 import type { Part } from '../house/part.js';
 import type { Target } from './targets.js';
@@ -23,11 +23,16 @@ export interface RoundDeps {
 
 /** Frames of one thread that may be under way in a flood: below what may wait for a viewer, so that only a fault loses one. */
 const CREDIT = 1000;
-const SETTLE_MS = 300;
+const QUIET_LOOK_MS = 250;
+/** CPU that a process at rest may use in one look: its timers, and one step of the clock. */
+const QUIET_SECONDS = 0.02;
+const QUIET_WITHIN_MS = 15_000;
 
 /** One round: all viewers are there before the first frame, and the last state and `end` come after the second mark. */
 export async function runRound(deps: RoundDeps, target: Target, regime: Regime): Promise<Measurement> {
   const { load, reader } = deps;
+  // What an ended run still costs, its transcript for one, is not what a frame of the next costs.
+  await untilQuiet(target.pid);
   const residentBefore = residentBytesOf(target.pid);
   const { threads, paths } = await target.begin(regime.threads);
   await untilStreams(load, threads.length);
@@ -45,7 +50,7 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
     frames: regime.frames,
   });
   await connected;
-  await wait(SETTLE_MS);
+  await untilQuiet(target.pid);
   const bytesPerThread = (residentBytesOf(target.pid) - residentBefore) / threads.length;
 
   const flooded = regime.perSecond === null;
@@ -54,21 +59,41 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
     : () => undefined;
   const seconds = regime.perSecond === null ? 0 : regime.frames / regime.perSecond;
   const arrived = reader.next('arrived', (seconds * 3 + 60) * 1000);
-  const cpuBefore = cpuSecondsOf(target.pid);
-  const from = performance.now();
+  const cpuBefore = cpuTimeOf(target.pid);
+  const from = monotonicMicros();
   const { frames } = regime;
   if (regime.perSecond === null) load.tell({ type: 'flood', threads, frames, credit: CREDIT });
   else load.tell({ type: 'pace', threads, frames, perSecond: regime.perSecond });
   const { report } = await arrived;
-  const cpuSeconds = cpuSecondsOf(target.pid) - cpuBefore;
-  const wallSeconds = (performance.now() - from) / 1000;
+  const cpuAfter = cpuTimeOf(target.pid);
+  const cpu = { user: cpuAfter.user - cpuBefore.user, system: cpuAfter.system - cpuBefore.system };
+  const measured = { from, to: monotonicMicros() };
   off();
 
   const ended = reader.next('ended', 60_000);
   load.tell({ type: 'end', threads });
   // The ending is checked for losses too, but is not what a frame costs.
   const { lost, cut } = (await ended).report;
-  return { cpuSeconds, wallSeconds, bytesPerThread, report: { ...report, lost, cut } };
+  return { cpu, measured, bytesPerThread, report: { ...report, lost, cut } };
+}
+
+/** On the clock that V8 stamps its profiles with. */
+const monotonicMicros = (): number => Number(process.hrtime.bigint() / 1000n);
+
+/** Waits until a process does nothing of its own any more, or for as long as can be borne. */
+async function untilQuiet(pid: number): Promise<void> {
+  const until = performance.now() + QUIET_WITHIN_MS;
+  const used = () => {
+    const { user, system } = cpuTimeOf(pid);
+    return user + system;
+  };
+  let quiet = 0;
+  for (let before = used(); quiet < 2 && performance.now() < until; ) {
+    await wait(QUIET_LOOK_MS);
+    const now = used();
+    quiet = now - before <= QUIET_SECONDS ? quiet + 1 : 0;
+    before = now;
+  }
 }
 
 /** The streams of earlier rounds are closed by then: each ended before its round did. */

@@ -1,9 +1,11 @@
+import type { CpuTime } from '../house/cost.js';
 import type { ReaderReport } from '../house/messages.js';
 
 /** One round on one relaying process. */
 export interface Measurement {
-  cpuSeconds: number;
-  wallSeconds: number;
+  cpu: CpuTime;
+  /** Between the two marks, microseconds of the monotonic clock. */
+  measured: { from: number; to: number };
   /** Resident memory that each thread with its viewers added before the first frame, bytes. */
   bytesPerThread: number;
   report: ReaderReport;
@@ -24,8 +26,8 @@ export function medianOf(values: readonly number[]): number {
 }
 
 /** CPU per delivered frame, microseconds. */
-export const microsPerFrame = ({ cpuSeconds, report }: Measurement): number =>
-  (cpuSeconds * 1e6) / report.frames;
+export const microsPerFrame = ({ cpu, report }: Measurement): number =>
+  ((cpu.user + cpu.system) * 1e6) / report.frames;
 
 /** The rounds' ratios: only what ran side by side on the same machine is compared. */
 export const ratiosOf = ({ orchestrator, relay }: Comparison): number[] =>
@@ -51,7 +53,18 @@ export function faultsOf(comparison: Comparison, maxRatio: number | null): strin
   return faults;
 }
 
-const head = ['regime', 'process', 'CPU µs/frame', 'frames/s', 'p50 ms', 'p99 ms', 'KiB/thread', 'ratio'];
+const head = [
+  'regime',
+  'process',
+  'CPU µs/frame',
+  'user',
+  'system',
+  'frames/s',
+  'p50 ms',
+  'p99 ms',
+  'KiB/thread',
+  'ratio',
+];
 
 /** A table of medians over the rounds; the ratio's spread in parentheses. */
 export function tableOf(comparisons: readonly Comparison[]): string {
@@ -65,7 +78,11 @@ export function tableOf(comparisons: readonly Comparison[]): string {
         side === 'relay' ? comparison.name : '',
         side === 'relay' ? 'bare relay' : 'orchestrator',
         median(microsPerFrame).toFixed(2),
-        Math.round(median(({ report, wallSeconds }) => report.frames / wallSeconds)).toString(),
+        median(({ cpu, report }) => (cpu.user * 1e6) / report.frames).toFixed(2),
+        median(({ cpu, report }) => (cpu.system * 1e6) / report.frames).toFixed(2),
+        Math.round(
+          median(({ report, measured }) => (report.frames * 1e6) / (measured.to - measured.from)),
+        ).toString(),
         median(({ report }) => report.latency?.p50 ?? Number.NaN).toFixed(1),
         median(({ report }) => report.latency?.p99 ?? Number.NaN).toFixed(1),
         // Later rounds reuse the memory of the first.
