@@ -11,7 +11,7 @@ export interface Reply {
 }
 
 /** What the client asked for when it wanted a WebSocket; copied before the request object dies. */
-export interface UpgradeHead {
+interface UpgradeHead {
   key: string;
   protocol: string;
   extensions: string;
