@@ -193,7 +193,6 @@ async function handled(
     identity,
     db: deps.db,
     key,
-    traceId: trail.traceId ?? '',
     requestId: trail.requestId,
   };
   if (route.access !== 'token') return route.handle(call);

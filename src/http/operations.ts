@@ -3,8 +3,8 @@ import type { ThreadDirectory } from '../actors/thread-directory.js';
 import { isUnavailable, withDeadline } from '../db/pool.js';
 import { type Route, route } from './route.js';
 
-export const health = z.object({ status: z.literal('ok') }).meta({ id: 'Health' });
-export const readiness = z
+const health = z.object({ status: z.literal('ok') }).meta({ id: 'Health' });
+const readiness = z
   .object({
     status: z.enum(['ready', 'not_ready']),
     stopping: z.boolean(),

@@ -10,7 +10,7 @@ export interface TimeCursor {
 const timeCursor = z.tuple([z.iso.datetime({ offset: true }), z.uuid()]);
 
 /** Opaque text of a place in a list. */
-export function cursorOf(place: unknown): string {
+function cursorOf(place: unknown): string {
   return Buffer.from(JSON.stringify(place)).toString('base64url');
 }
 

@@ -3,10 +3,10 @@ import type { CommonQueryMethods } from 'slonik';
 import type { z } from 'zod/v4';
 import type { Identity } from './authenticate.js';
 
-export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 /** How a key of the caller makes a POST repeatable: `answer` stores the answer, `proposal` lets the key name the proposal, `none` needs no key. */
-export type Idempotency = 'answer' | 'proposal' | 'none';
+type Idempotency = 'answer' | 'proposal' | 'none';
 
 /** One request as a handler sees it: read, authenticated, validated. */
 export interface Call<Body, Query> {
@@ -17,7 +17,6 @@ export interface Call<Body, Query> {
   /** Where statements go: the pool, or the transaction that stores the answer under its key. */
   db: CommonQueryMethods;
   key: IdempotencyKey | null;
-  traceId: string;
   requestId: string;
 }
 

@@ -46,7 +46,7 @@ export interface UpgradeDeps {
   headerBytes: number;
 }
 
-export const viewerRoute = '/api/ws/refinements/{thread_id}';
+const viewerRoute = '/api/ws/refinements/{thread_id}';
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /**

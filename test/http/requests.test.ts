@@ -281,6 +281,11 @@ t.test('each request is one line of log and one count, without any id in a label
   const { body } = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'x' } });
   await api.call('ada', 'GET', `/api/workflows/${body.id}`, { headers: { 'x-request-id': 'r-1' } });
   await api.call(null, 'GET', '/api/workflows/nonsense?token=secret');
+  const traceId = 'a'.repeat(32);
+  await api.call('ada', 'GET', '/api/workflows', {
+    headers: { 'x-request-id': 'r-2', traceparent: `00-${traceId}-${'b'.repeat(16)}-01` },
+  });
+  t.equal(api.logs.find((each) => each.request_id === 'r-2')?.trace_id, traceId, 'the trace is continued');
   const line = api.logs.find((each) => each.request_id === 'r-1');
   t.match(line, {
     msg: 'request',

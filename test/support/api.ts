@@ -16,7 +16,7 @@ interface Owner {
   teardown(handler: () => Promise<void> | void): void;
 }
 
-export interface Answer {
+interface Answer {
   status: number;
   headers: Headers;
   // biome-ignore lint/suspicious/noExplicitAny: answers are looked into freely by tests
@@ -24,7 +24,7 @@ export interface Answer {
   text: string;
 }
 
-export interface CallOptions {
+interface CallOptions {
   body?: unknown;
   headers?: Record<string, string>;
 }

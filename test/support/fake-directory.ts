@@ -3,7 +3,7 @@ import type { ThreadRow } from '../../src/db/row-schemas.js';
 import type { Viewer, ViewerPosition } from '../../src/streams/viewer.js';
 
 /** One call of `attach`, and what the test can do with it. */
-export interface FakeSeat {
+interface FakeSeat {
   readonly threadId: string;
   readonly viewer: Viewer;
   readonly position: ViewerPosition;
