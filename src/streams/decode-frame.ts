@@ -6,8 +6,8 @@ const CHECKED_STATE_BYTES = 64 * 1024;
 /** What `decode` found beside the kind; overwritten by the next call. */
 export interface FrameDecoder {
   /**
-   * Finds the kind of one frame. A frame that begins `{"seq":N,"event_type":"…"` and ends `}` is read from
-   * its first bytes; every other form (other key order, spaces, no number) is parsed.
+   * Finds the kind of one frame. A frame that begins `{"seq":N,"event_type":"…"` and ends `}}` is read from
+   * its first and last bytes; every other form (other key order, spaces, no number, cut off) is parsed.
    */
   decode(bytes: Buffer): FrameKind;
   /** The frame's own number, 0 where it has none. */
@@ -70,7 +70,9 @@ export function createFrameDecoder(): FrameDecoder {
   function decode(bytes: Buffer): FrameKind {
     decoder.value = null;
     const end = bytes.length - 1;
-    if (bytes[end] !== CLOSING_BRACE || !matches(bytes, 0, HEAD)) return decodeAnyForm(bytes);
+    if (bytes[end] !== CLOSING_BRACE || bytes[end - 1] !== CLOSING_BRACE || !matches(bytes, 0, HEAD)) {
+      return decodeAnyForm(bytes);
+    }
     let at = HEAD.length;
     let number = 0;
     let digit = (bytes[at] ?? 0) - 0x30;
@@ -87,8 +89,7 @@ export function createFrameDecoder(): FrameDecoder {
     decoder.number = number;
     if (kind === FrameKind.state) {
       // A larger one that is cut off is found by the same parse that takes its files, at the end.
-      if (bytes.length <= CHECKED_STATE_BYTES || bytes[end - 1] !== CLOSING_BRACE)
-        return decodeAnyForm(bytes);
+      if (bytes.length <= CHECKED_STATE_BYTES) return decodeAnyForm(bytes);
     } else if (kind >= FrameKind.error) return decodeAnyForm(bytes);
     return kind;
   }
@@ -110,7 +111,8 @@ export function createFrameDecoder(): FrameDecoder {
     if (value === null) return FrameKind.unreadable;
     const { event_type: name, seq, data } = value;
     if (typeof name !== 'string' || name === '') return FrameKind.unreadable;
-    if (seq !== undefined) {
+    // Serializers of other languages write an absent number as null.
+    if (seq !== undefined && seq !== null) {
       if (typeof seq !== 'number' || !Number.isSafeInteger(seq) || seq < 1) return FrameKind.unreadable;
       decoder.number = seq;
     }
