@@ -13,6 +13,8 @@ export interface Numbering {
   position(): StreamPosition | null;
   /** One operator for each connection: `(socket$) => numbered$`. */
   number(source: Observable<SocketSignal>): Observable<NumberedSignal>;
+  /** What came after this number was not used: the next connection is to bring it again. */
+  rewind(after: number): void;
   last(): number;
   epoch(): string;
   /** A hole was left, or a frame could not be read: the files at the end come from the runtime's state. */
@@ -44,8 +46,9 @@ export function createNumbering(deps: NumberingDeps): Numbering {
   let begun = false;
   /** Numbers up to this one are known to be gone: the runtime said so, or the same hole came twice. */
   let given = 0;
-  /** The number that came after a hole on the connection before. */
+  /** The newest hole that a connection was closed for: the number that came, and the last one before it. */
   let holeBefore = 0;
+  let holeAfter = -1;
   let unreadable = 0;
   let closing = false;
 
@@ -76,7 +79,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
       const bytes = batch.frames[index] as Buffer;
       const kind = batch.kinds[index] === FrameKind.unreadable ? FrameKind.unreadable : decoder.decode(bytes);
       const wire = decoder.number;
-      if (mode === 'numbered' && begun && wire === last + 1 && kind < FrameKind.opening) {
+      if (mode === 'numbered' && begun && wire === last + 1 && kind < FrameKind.opening && unreadable === 0) {
         last = wire;
         pushFrame(out, bytes, kind, wire);
         continue;
@@ -105,24 +108,30 @@ export function createNumbering(deps: NumberingDeps): Numbering {
       return;
     }
     if (kind === FrameKind.rejected) return;
-    if (kind === FrameKind.unreadable) {
-      hurt = true;
-      unreadable++;
-      flush(out, subscriber);
-      subscriber.next({ type: 'unreadable' });
-      return;
-    }
+    if (kind === FrameKind.unreadable) return drop(out, subscriber);
     if (!begun) {
       flush(out, subscriber);
       begin(wire, subscriber);
     }
     if (mode === 'counted') {
       const value = decoder.value ?? parseFrame(bytes);
-      if (value === null) return;
+      if (value === null) return drop(out, subscriber);
       last++;
       pushFrame(out, renumberFrame(bytes, value, last), kind, last);
     } else if (wire === 0) pushFrame(out, bytes, kind, 0);
     else takeNumbered(bytes, kind, wire, out, subscriber);
+  }
+
+  function drop(out: FrameBatch, subscriber: Subscriber<NumberedSignal>): void {
+    hurt = true;
+    unreadable++;
+    flush(out, subscriber);
+    subscriber.next({ type: 'unreadable' });
+  }
+
+  /** Whether the numbers up to `wire` were missing already when a connection was closed for them. */
+  function missingAgain(wire: number): boolean {
+    return wire <= holeBefore || last === holeAfter;
   }
 
   function takeNumbered(
@@ -135,9 +144,10 @@ export function createNumbering(deps: NumberingDeps): Numbering {
     if (wire <= last) return; // seen already in this epoch
     if (wire > last + 1) {
       // Frames that could not be read explain a hole of their size: the runtime would send them again.
-      const explained = wire - 1 <= given || wire === holeBefore || wire - 1 - last <= unreadable;
+      const explained = wire - 1 <= given || missingAgain(wire) || wire - 1 - last <= unreadable;
       if (!explained) {
         holeBefore = wire;
+        holeAfter = last;
         closing = true;
         flush(out, subscriber);
         subscriber.next({ type: 'hole' });
@@ -164,6 +174,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
     last = 0;
     given = 0;
     holeBefore = 0;
+    holeAfter = -1;
     mode = 'undecided';
     if (reset) hurt = false;
     subscriber.next({ type: 'epoch', epoch, runtimeEpoch, reset, reason, lastSeq });
@@ -173,9 +184,12 @@ export function createNumbering(deps: NumberingDeps): Numbering {
   function open(subscriber: Subscriber<NumberedSignal>): void {
     const opening = runtimeOpening.safeParse(decoder.value?.data);
     // A runtime that opens but does not number cannot go on: its frames begin an epoch of their own.
-    if (!opening.success || opened || (known && mode === 'counted')) return;
+    // One that comes after frames says nothing of them.
+    if (!opening.success || opened || begun || (known && mode === 'counted')) return;
     opened = true;
     const { epoch: told, first_seq: first, last_seq: newest } = opening.data;
+    // A log that was read without an opening so far, and has the number that we gave it, goes on.
+    if (runtimeEpoch === null && known && epochOf(told) === epoch) runtimeEpoch = told;
     if (told !== runtimeEpoch) {
       runtimeEpoch = told;
       restart(epochOf(told), subscriber, 'log_begun_anew', newest);
@@ -212,7 +226,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
       });
       return;
     }
-    const goesOn = mode === 'numbered' && (wire === last + 1 || (wire > last && wire === holeBefore));
+    const goesOn = mode === 'numbered' && (wire === last + 1 || (wire > last && missingAgain(wire)));
     if (goesOn) {
       subscriber.next({ type: 'epoch', epoch, runtimeEpoch, reset: false, reason: 'resumed', lastSeq: last });
       return;
@@ -232,6 +246,9 @@ export function createNumbering(deps: NumberingDeps): Numbering {
   return {
     connect,
     number,
+    rewind(after) {
+      if (mode === 'numbered') last = Math.min(last, after);
+    },
     position: () => {
       if (mode === 'counted') return null;
       return last === 0 && runtimeEpoch === null ? null : { after: last, epoch: runtimeEpoch };
