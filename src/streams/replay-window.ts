@@ -56,6 +56,7 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   let head = 0;
   let count = 0;
   let state: NumberedFrame | null = null;
+  let closed = false;
   budget.windows++;
 
   function share(): number {
@@ -133,6 +134,7 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   }
 
   function append(batch: FrameBatch, from: number, to: number): void {
+    if (closed) return;
     while (from < to) {
       const end = groupEnd(batch, from, to);
       const first = batch.frames[from] as Buffer;
@@ -183,6 +185,8 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
     newestState: () => state,
     clear,
     close() {
+      if (closed) return;
+      closed = true;
       clear();
       budget.windows--;
     },
