@@ -2,6 +2,7 @@ import {
   isStorableText,
   limits,
   pathFault,
+  storableText,
   utf8Length,
   type Warning,
   type WireFile,
@@ -18,20 +19,36 @@ export interface NewestFiles {
   frame(): NumberedFrame | null;
   /** Its `data.files`; null where no state update had any. */
   files(): Record<string, unknown> | null;
+  /** Its number belongs to an epoch that is over: the files stay. */
+  unnumber(): void;
   clear(): void;
 }
 
 const FILES_KEY = Buffer.from('"files"');
+/** How the key may hide: a name can be written in escapes. */
+const ESCAPE = Buffer.from('\\u00');
+/** A frame in the usual form says in its head that it has files. */
+const USUAL = Buffer.from(',"event_type":"on_state_update","data":{"files":{');
+const USUAL_HEAD = '{"seq":'.length + 16 + USUAL.length;
 
 export function createNewestFiles(): NewestFiles {
   let newest: NumberedFrame | null = null;
   return {
     take(frame, number) {
-      // Only says that there may be files: a frame that merely mentions them is seen through at the end.
-      if (frame.includes(FILES_KEY)) newest = { number, bytes: Buffer.from(frame) };
+      if (!frame.includes(FILES_KEY) && !frame.includes(ESCAPE)) return;
+      if (!frame.subarray(0, USUAL_HEAD).includes(USUAL)) {
+        // A frame that merely mentions files does not take the place of one that has them. One that cannot be
+        // read does: the files of before are not the newest, and the end finds that out.
+        const value = parseFrame(frame);
+        if (value !== null && filesOf(value) === null) return;
+      }
+      newest = { number, bytes: Buffer.from(frame) };
     },
     frame: () => newest,
     files: () => (newest === null ? null : filesOf(parseFrame(newest.bytes))),
+    unnumber() {
+      if (newest !== null) newest = { number: 0, bytes: newest.bytes };
+    },
     clear() {
       newest = null;
     },
@@ -66,20 +83,31 @@ export function acceptFiles(
   for (const [path, value] of Object.entries(given)) {
     const refused = refusal(path, value, allowed.fileBytes);
     if (refused !== null) {
-      warnings.push({ ...refused, path: isStorableText(path) ? path : printable(path) });
+      warnings.push({ ...refused, path: printable(path) });
       continue;
     }
     if (++count > allowed.files) {
       warnings.push({ code: 'too_many_files', path, message: `more than ${allowed.files} files` });
       continue;
     }
-    files[path] = value as WireFile | null;
+    files[path] = value === null ? null : storableFile(value as WireFile);
   }
   return { files, warnings };
 }
 
 function printable(path: string): string {
-  return path.toWellFormed().replaceAll('\u0000', '\uFFFD');
+  return storableText(path.slice(0, limits.pathCharacters));
+}
+
+/** The file as it was sent, less what is no text, number or flag beside the lines: PostgreSQL refuses U+0000 anywhere. */
+function storableFile(file: WireFile): WireFile {
+  const plain: WireFile = { content: file.content };
+  for (const [name, value] of Object.entries(file)) {
+    if (name === 'content' || !isStorableText(name)) continue;
+    if (typeof value === 'string') plain[name] = storableText(value);
+    else if (typeof value !== 'object' || value === null) plain[name] = value;
+  }
+  return plain;
 }
 
 function refusal(path: string, value: unknown, fileBytes: number): Warning | null {
