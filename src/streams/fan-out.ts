@@ -33,11 +33,12 @@ export interface FanOut {
   finish(last: LastFrames): void;
   /** `on_subscribed`, what the viewer missed, then the run. */
   join(viewer: Viewer, position: ViewerPosition, facts: SubscribedFacts, trusted: boolean): Member;
-  /** Tells viewers that stand beyond everything that was released that their position means nothing. */
-  resetStrays(): void;
+  /** Tells viewers that stand beyond `newest`, the runtime's word on its log, that their position means nothing. */
+  resetStrays(newest: number): void;
   /** Closes viewers that have taken nothing for too long. */
   sweep(now: number): void;
   closeAll(code: number, reason: string): void;
+  /** The epoch that viewers are served; once finished, that of the last frames. */
   epoch(): string;
   lastReleased(): number;
   viewers(): Iterable<Viewer>;
@@ -46,12 +47,16 @@ export interface FanOut {
 
 interface Seat {
   viewer: Viewer;
+  /** What `position` counts in: another than the thread's while the end is in an epoch that it has not reached. */
+  epoch: string;
   /** Last number that this viewer has or was told of; only kept true while it is not live. */
   position: number;
   /** Reads the topic. */
   live: boolean;
   /** Since when it has taken nothing although something waits; null while it takes. */
   stuckSince: number | null;
+  /** Bytes that waited when it was looked at last. */
+  waiting: number;
   gone: boolean;
 }
 
@@ -75,16 +80,22 @@ export function createFanOut(deps: FanOutDeps): FanOut {
   const seats = new Set<Seat>();
   let live = 0;
   let epoch = deps.epoch;
+  /** The epoch that the window holds. */
+  let readEpoch = deps.epoch;
   let released = 0;
   /** The last number of the newest hole that will never be filled. */
   let holeEnd = 0;
   let final: LastFrames | null = null;
 
-  function nextFrame(after: number): NumberedFrame | null {
-    let best = window.next(after);
-    const state = window.newestState();
-    if (state !== null && state.number > after && (best === null || state.number < best.number)) best = state;
-    if (final !== null && final.epoch === epoch) {
+  function nextFrame(of: string, after: number): NumberedFrame | null {
+    let best: NumberedFrame | null = null;
+    if (of === readEpoch) {
+      best = window.next(after);
+      const state = window.newestState();
+      if (state !== null && state.number > after && (best === null || state.number < best.number))
+        best = state;
+    }
+    if (final !== null && final.epoch === of) {
       const ending = final.frames.find((frame) => frame.number > after);
       if (ending !== undefined && (best === null || ending.number < best.number)) best = ending;
     }
@@ -93,7 +104,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
 
   function slow(seat: Seat): void {
     deps.onSlowClose();
-    drop(seat, 4408, JSON.stringify({ epoch, seq: seat.position }));
+    drop(seat, 4408, JSON.stringify({ epoch: seat.epoch, seq: seat.position }));
   }
 
   function drop(seat: Seat, code: number, reason: string): void {
@@ -130,18 +141,17 @@ export function createFanOut(deps: FanOutDeps): FanOut {
   function catchUp(seat: Seat): void {
     seat.viewer.cork(() => {
       while (!seat.gone && !seat.live) {
-        if (seat.viewer.bufferedBytes() > budgetBytes) {
-          seat.stuckSince ??= deps.now();
-          return;
-        }
-        seat.stuckSince = null;
-        const frame = nextFrame(seat.position);
+        if (overBudget(seat)) return;
+        const frame = nextFrame(seat.epoch, seat.position);
         if (frame !== null) {
           if (!tellSkipped(seat, frame.number - 1) || !send(seat, frame.bytes)) return;
           seat.position = frame.number;
+        } else if (seat.epoch !== epoch) {
+          // The run was ended by us, in an epoch of its own.
+          if (!beginAgain(seat, 'run_closed')) return;
         } else if (final !== null) {
-          if (final.epoch === epoch) return drop(seat, 1000, 'done');
-          return moveToFinalEpoch(seat, final);
+          if (seat.position <= standing()) return drop(seat, 1000, 'done');
+          if (!beginAgain(seat, 'position_unknown')) return;
         } else if (seat.position < released) {
           if (!tellSkipped(seat, released)) return;
         } else if (seat.position === released) {
@@ -153,16 +163,23 @@ export function createFanOut(deps: FanOutDeps): FanOut {
     });
   }
 
-  /** The run was ended by us in an epoch of its own; the viewer goes over to it. */
-  function moveToFinalEpoch(seat: Seat, last: LastFrames): void {
-    const told = { epoch: last.epoch, reason: 'run_closed' };
-    if (!send(seat, ownFrame({ event_type: 'on_reset', data: told }))) return;
-    seat.position = 0;
-    for (const frame of last.frames) {
-      if (!tellSkipped(seat, frame.number - 1) || !send(seat, frame.bytes)) return;
-      seat.position = frame.number;
+  /** Something waits, and too much of it; a viewer that takes any of it is not stuck. */
+  function overBudget(seat: Seat): boolean {
+    const waiting = seat.viewer.bufferedBytes();
+    if (waiting <= budgetBytes) {
+      seat.stuckSince = null;
+      return false;
     }
-    drop(seat, 1000, 'done');
+    if (seat.stuckSince === null || waiting < seat.waiting) seat.stuckSince = deps.now();
+    seat.waiting = waiting;
+    return true;
+  }
+
+  /** What the viewer has means nothing: everything from 1, in the epoch of now. */
+  function beginAgain(seat: Seat, reason: string): boolean {
+    seat.epoch = epoch;
+    seat.position = 0;
+    return send(seat, ownFrame({ event_type: 'on_reset', data: { epoch, reason } }));
   }
 
   function takeOffTopic(seat: Seat): void {
@@ -187,6 +204,10 @@ export function createFanOut(deps: FanOutDeps): FanOut {
       released = number;
       break;
     }
+    catchUpAll();
+  }
+
+  function catchUpAll(): void {
     if (live < seats.size) for (const seat of [...seats]) if (!seat.live) catchUp(seat);
   }
 
@@ -196,18 +217,31 @@ export function createFanOut(deps: FanOutDeps): FanOut {
     for (const seat of [...seats]) if (!seat.live) send(seat, text);
   }
 
+  /** The newest number that viewers of the present epoch can have. */
+  function standing(): number {
+    return final === null ? released : (final.frames.at(-1)?.number ?? 0);
+  }
+
+  /** Whether every number above `after` is here: the window may keep a state whose neighbours have gone. */
+  function isWhole(after: number): boolean {
+    let reached = after;
+    if (epoch === readEpoch && after < released) {
+      if (after < holeEnd || window.next(after)?.number !== after + 1) return false;
+      reached = released;
+    }
+    for (const { number } of final?.frames ?? []) {
+      if (number <= reached) continue;
+      if (number !== reached + 1) return false;
+      reached = number;
+    }
+    return true;
+  }
+
   function judge(position: ViewerPosition): { recovery: 'exact' | 'compacted' | 'reset'; after: number } {
-    const exact = (after: number) => {
-      const first = nextFrame(after);
-      const whole = first === null ? after >= released : first.number === after + 1;
-      return whole && after >= holeEnd;
-    };
-    const standing = final !== null && final.epoch === epoch ? (final.frames.at(-1)?.number ?? 0) : released;
-    const fromStart = exact(0) ? ('exact' as const) : ('compacted' as const);
-    if (position.after === undefined) return { recovery: fromStart, after: 0 };
-    const foreign = (position.epoch ?? deps.firstEpoch) !== epoch;
-    if (foreign || position.after > standing) return { recovery: 'reset', after: 0 };
-    return { recovery: exact(position.after) ? 'exact' : 'compacted', after: position.after };
+    const { after = 0 } = position;
+    const foreign = position.after !== undefined && (position.epoch ?? deps.firstEpoch) !== epoch;
+    if (foreign || after > standing()) return { recovery: 'reset', after: 0 };
+    return { recovery: isWhole(after) ? 'exact' : 'compacted', after };
   }
 
   return {
@@ -222,37 +256,49 @@ export function createFanOut(deps: FanOutDeps): FanOut {
         );
       }
       released = last;
+      catchUpAll();
     },
     beginEpoch(next, told) {
       epoch = next;
+      readEpoch = next;
       released = 0;
       holeEnd = 0;
       window.clear();
+      // Before it is told: a viewer that drops the telling comes back for all of the new epoch.
+      for (const seat of seats) Object.assign(seat, { epoch, position: 0 });
       if (told !== null) announce(told);
-      for (const seat of [...seats]) {
-        if (seat.live) continue;
-        seat.position = 0;
-        catchUp(seat);
-      }
+      catchUpAll();
     },
     finish(last) {
+      for (const seat of seats) if (seat.live) takeOffTopic(seat);
       final = last;
-      for (const seat of [...seats]) {
-        if (seat.live) takeOffTopic(seat);
-        catchUp(seat);
+      epoch = last.epoch;
+      if (epoch === readEpoch && released >= standing()) {
+        // The owner gave its end a number under which we have sent something else: only its word counts.
+        readEpoch = '';
+        for (const seat of [...seats]) beginAgain(seat, 'end_contradicts');
       }
+      for (const seat of [...seats]) catchUp(seat);
     },
     join(viewer, position, facts, trusted) {
       const judged = trusted ? { recovery: 'exact' as const, after: position.after ?? 0 } : judge(position);
       if (position.after !== undefined) deps.onResume(judged.recovery);
-      const ending = final !== null && final.epoch === epoch ? (final.frames.at(-1)?.number ?? 0) : released;
-      const seat: Seat = { viewer, position: judged.after, live: false, stuckSince: null, gone: false };
+      const seat: Seat = {
+        viewer,
+        epoch,
+        position: judged.after,
+        live: false,
+        stuckSince: null,
+        waiting: 0,
+        gone: false,
+      };
       seats.add(seat);
       const subscribed: OnSubscribedData = {
         ...facts,
         epoch,
-        first_seq: nextFrame(judged.after)?.number ?? (released === 0 && !trusted ? 0 : judged.after + 1),
-        last_seq: trusted ? judged.after : ending,
+        first_seq:
+          nextFrame(epoch, judged.after)?.number ?? (standing() === 0 && !trusted ? 0 : judged.after + 1),
+        last_seq: trusted ? judged.after : standing(),
         recovery: judged.recovery,
         trace_id: viewer.traceId,
       };
@@ -264,17 +310,17 @@ export function createFanOut(deps: FanOutDeps): FanOut {
         leave: () => leave(seat),
       };
     },
-    resetStrays() {
+    resetStrays(newest) {
       for (const seat of [...seats]) {
-        if (seat.live || seat.position <= released) continue;
-        seat.position = 0;
-        const data = { epoch, reason: 'position_unknown' };
-        if (send(seat, ownFrame({ event_type: 'on_reset', data }))) catchUp(seat);
+        if (seat.live || seat.position <= Math.max(released, newest)) continue;
+        if (beginAgain(seat, 'position_unknown')) catchUp(seat);
       }
     },
     sweep(now) {
       for (const seat of [...seats]) {
-        if (seat.stuckSince !== null && now - seat.stuckSince > deps.stuckMs) slow(seat);
+        if (seat.stuckSince === null) continue;
+        if (!overBudget(seat)) catchUp(seat);
+        else if (now - seat.stuckSince > deps.stuckMs) slow(seat);
       }
     },
     closeAll(code, reason) {

@@ -15,7 +15,7 @@ import { type FrameBatch, FrameKind } from './frame-batch.js';
 import type { FrameCounts } from './frame-counts.js';
 import { createLifecycleEvents } from './lifecycle-events.js';
 import { createNewestFiles, type NewestFiles } from './newest-files.js';
-import { createNumbering } from './number-frames.js';
+import { createNumbering, type Numbering } from './number-frames.js';
 import { reconnecting } from './reconnect.js';
 import { createReplayWindow, type WindowBudget } from './replay-window.js';
 import type { DeepAgentsRuntimeClient } from './runtime-client.js';
@@ -91,14 +91,22 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   let known = false;
   let toldLast = 0;
   let finished = false;
+  /** The run's `error` or `end` has come: it is withheld, and so is whatever comes after it. */
+  let ending = false;
+  let reading: (RunToRead & { numbering: Numbering }) | null = null;
   let sendToRun: ((message: Buffer | string) => boolean) | null = null;
 
   function keepNewestFiles(signal: StreamSignal): void {
-    if (signal.type === 'epoch' && signal.reset && signal.reason !== 'numbers_lost') newestFiles.clear();
-    if (signal.type !== 'frames') return;
+    if (signal.type === 'epoch' && signal.reset) {
+      if (signal.reason === 'numbers_lost') newestFiles.unnumber();
+      else newestFiles.clear();
+    }
+    if (signal.type !== 'frames' || ending) return;
     const { kinds, frames, numbers, length } = signal.batch;
     for (let index = 0; index < length; index++) {
-      if (kinds[index] === FrameKind.state) newestFiles.take(frames[index] as Buffer, numbers[index] ?? 0);
+      const kind = kinds[index];
+      if (kind === FrameKind.error || kind === FrameKind.end) return;
+      if (kind === FrameKind.state) newestFiles.take(frames[index] as Buffer, numbers[index] ?? 0);
     }
   }
 
@@ -113,13 +121,18 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
       case 'epoch':
         known = true;
         toldLast = signal.lastSeq;
-        if (signal.epoch === fanOut.epoch()) return;
+        if (signal.reset) ending = false;
+        if (signal.epoch === fanOut.epoch()) {
+          if (signal.runtimeEpoch !== null) fanOut.resetStrays(signal.lastSeq);
+          return;
+        }
         return fanOut.beginEpoch(signal.epoch, {
           event_type: 'on_reset',
           data: { epoch: signal.epoch, reason: signal.reason },
         });
       case 'skipped':
-        return fanOut.skip(signal.first, signal.last);
+        if (!ending) fanOut.skip(signal.first, signal.last);
+        return;
       case 'lost':
         sendToRun = null;
         return fanOut.announce({ event_type: 'on_reconnecting', data: {} });
@@ -131,12 +144,13 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     }
   }
 
-  /** The runtime's `error` and `end` wait for the commit, and so does whatever comes after them. */
   function release(batch: FrameBatch): void {
+    if (ending) return;
     let to = 0;
     while (to < batch.length) {
       const kind = batch.kinds[to];
-      if (kind === FrameKind.error || kind === FrameKind.end) break;
+      ending = kind === FrameKind.error || kind === FrameKind.end;
+      if (ending) break;
       to++;
     }
     if (to === 0) return;
@@ -145,15 +159,27 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     deps.frameCounts.add(batch, to, fanOut.size());
   }
 
+  /** An owner that becomes a reader, or the other way, reads on behind what its viewers have. */
+  function numberingOf(run: RunToRead): Numbering {
+    ending = false;
+    if (reading?.attempt === run.attempt && reading.runtimeThreadId === run.runtimeThreadId) {
+      reading.numbering.rewind(fanOut.lastReleased());
+      return reading.numbering;
+    }
+    known = false;
+    hurt = false;
+    const numbering = createNumbering({
+      attempt: run.attempt,
+      randomEpoch: deps.randomEpoch,
+      newestState: () => window.newestState()?.bytes ?? null,
+    });
+    reading = { ...run, numbering };
+    return numbering;
+  }
+
   function read(run: RunToRead): Observable<LifecycleFact> {
     return defer(() => {
-      known = false;
-      hurt = false;
-      const numbering = createNumbering({
-        attempt: run.attempt,
-        randomEpoch: deps.randomEpoch,
-        newestState: () => window.newestState()?.bytes ?? null,
-      });
+      const numbering = numberingOf(run);
       const lifecycle = createLifecycleEvents();
       return reconnecting({
         connect: () => {
