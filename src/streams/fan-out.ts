@@ -189,12 +189,16 @@ export function createFanOut(deps: FanOutDeps): FanOut {
     seat.viewer.unsubscribe(topic);
   }
 
-  function publish(batch: FrameBatch, from: number, to: number): void {
-    if (live > 0) {
-      for (const seat of seats) {
-        if (seat.live && seat.viewer.bufferedBytes() > budgetBytes) takeOffTopic(seat);
-      }
+  /** The topic drops without a word what has no room: who is over budget leaves it first. */
+  function keepThoseWithRoom(): void {
+    if (live === 0) return;
+    for (const seat of seats) {
+      if (seat.live && seat.viewer.bufferedBytes() > budgetBytes) takeOffTopic(seat);
     }
+  }
+
+  function publish(batch: FrameBatch, from: number, to: number): void {
+    keepThoseWithRoom();
     if (live > 0) {
       for (let index = from; index < to; index++) deps.publish(topic, batch.frames[index] as Buffer);
     }
@@ -212,6 +216,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
   }
 
   function announce(frame: Parameters<typeof ownFrame>[0]): void {
+    keepThoseWithRoom();
     const text = ownFrame(frame);
     if (live > 0) deps.publish(topic, text);
     for (const seat of [...seats]) if (!seat.live) send(seat, text);
@@ -249,6 +254,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
     announce,
     skip(first, last) {
       holeEnd = last;
+      keepThoseWithRoom();
       if (live > 0) {
         deps.publish(
           topic,

@@ -119,7 +119,7 @@ test('a state update over 64 KiB is parsed at the end only, unless it is cut off
   t.equal(decoded(`${frame.slice(0, -3)}`).kind, FrameKind.unreadable);
 });
 
-test('the first bytes of any frame tell what a parse of the whole tells', async (t) => {
+test('the first bytes of any frame tell what a parse of the whole tells', async () => {
   const names = fc.oneof(
     fc.constantFrom(
       'on_llm_stream',

@@ -113,7 +113,7 @@ test('clearing gives the memory back, closing the place too, once', async (t) =>
   t.equal(budget.windows, 0);
 });
 
-test('whatever is kept, it is the newest frames without a gap, as in a plain list', async (t) => {
+test('whatever is kept, it is the newest frames without a gap, as in a plain list', async () => {
   const reads = fc.array(
     fc.record({
       gap: fc.nat(2),
