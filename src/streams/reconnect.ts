@@ -21,7 +21,8 @@ export interface ReconnectDeps {
   sleep: (milliseconds: number) => Promise<void>;
 }
 
-type Reopen = 'now' | 'later' | 'never';
+/** A connection that brought more reads than this before its hole is no part of a row of holes. */
+const LONG_READS = 100;
 
 /**
  * Opens the runtime's socket again until the run has ended: with back-off, at the last position. Where that
@@ -31,52 +32,59 @@ export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
   return defer(() => {
     const told = new Subject<StreamSignal>();
     let failures = 0;
-    let progress = false;
+    let holes = 0;
+    let reads = 0;
     let last: NumberedSignal | null = null;
 
-    async function next(): Promise<Reopen> {
-      if (deps.ended()) return 'never';
-      if (last?.type === 'hole') return 'now';
-      if (last?.type === 'oversized') return 'never';
+    /** Milliseconds before the next connection; null = there is none. */
+    async function next(): Promise<number | null> {
+      if (deps.ended()) return null;
+      if (last?.type === 'hole') {
+        // One hole is filled at once; a runtime that leaves one after the other does not set our pace.
+        if (reads > LONG_READS) holes = 0;
+        return holes++ === 0 ? 0 : deps.delayMs(holes - 2);
+      }
+      holes = 0;
+      if (last?.type === 'oversized') return null;
       if (last?.type === 'refused' && last.status === 404) {
         told.next({ type: 'unknown' });
-        return 'never';
+        return null;
       }
       told.next({ type: 'lost' });
+      const progress = reads > 0;
       const silent = !progress || (last?.type === 'closed' && last.code === 1000);
       failures = progress ? 0 : failures + 1;
       if (last?.type !== 'refused' && (silent || !deps.resumable())) {
         const asked = await deps.askState();
         if (asked.kind === 'not_found') {
           told.next({ type: 'unknown' });
-          return 'never';
+          return null;
         }
         if (asked.kind === 'state' && asked.state.status !== 'running') {
           told.next({ type: 'state', state: asked.state });
-          return 'never';
+          return null;
         }
       }
-      return 'later';
+      return deps.delayMs(failures);
     }
 
     const connections$ = defer(() => {
-      progress = false;
+      reads = 0;
       last = null;
       return deps.connect();
     }).pipe(
       tap((signal) => {
         last = signal;
-        if (signal.type === 'frames') progress = true;
+        if (signal.type === 'frames') reads++;
       }),
       // A hole ends the connection here; the wrapped source is closed by it.
       takeWhile((signal) => signal.type !== 'hole', false),
       repeat({
         delay: () =>
           from(next()).pipe(
-            mergeMap((reopen) => {
-              if (reopen === 'never') return EMPTY;
-              if (reopen === 'now') return of(true);
-              return from(deps.sleep(deps.delayMs(failures)));
+            mergeMap((delay) => {
+              if (delay === null) return EMPTY;
+              return delay === 0 ? of(undefined) : from(deps.sleep(delay));
             }),
           ),
       }),
