@@ -1,0 +1,125 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import type { LastFrames } from '../../src/streams/fan-out.js';
+import { createFrameCounts, type FrameCounts } from '../../src/streams/frame-counts.js';
+import { createWindowBudget, type WindowBudget } from '../../src/streams/replay-window.js';
+import { createRuntimeFrames } from '../../src/streams/runtime-socket.js';
+import type { LifecycleFact } from '../../src/streams/stream-signals.js';
+import { createThreadPipeline, type ThreadPipeline } from '../../src/streams/thread-pipeline.js';
+import { createFakeTopics, type FakeViewer } from './fake-viewer.js';
+import { frameText } from './frames.js';
+import { createRuntimeClientFixture, jobOf } from './runtime-client-fixture.js';
+import type { RuntimeScript, ScriptedRuntime } from './scripted-runtime.js';
+import type { ScriptedThread } from './scripted-thread.js';
+
+export interface PipelineFixture {
+  pipeline: ThreadPipeline;
+  runtime: ScriptedRuntime;
+  thread: ScriptedThread;
+  budget: WindowBudget;
+  counts: FrameCounts;
+  /** Facts of all readings, in order. */
+  facts: LifecycleFact[];
+  /** Reads attempt 1; ends the reading before it, as the machine does. */
+  read(attempt?: number): void;
+  stopReading(): void;
+  view(after?: number, epoch?: string): FakeViewer;
+  /** Resolves when it is so; fails after 5 s. */
+  until(what: () => boolean): Promise<void>;
+  /** As the actor does after its commit. */
+  finish(number: number, epoch?: string): LastFrames;
+}
+
+/** One thread's pipeline on a scripted runtime over real sockets, with viewers in memory. */
+export async function createPipelineFixture(
+  teardown: (end: () => Promise<void>) => void,
+  script: RuntimeScript = {},
+): Promise<PipelineFixture> {
+  const { runtime, client } = await createRuntimeClientFixture(teardown, script, {
+    times: { callDeadlineMs: 2000, handshakeTimeoutMs: 2000, frameBytes: 8 * 1024 * 1024 },
+  });
+  await client.invoke(jobOf('run'));
+  const thread = runtime.threads.get('run');
+  if (thread === undefined) throw new Error('the scripted runtime did not start the run');
+  const budget = createWindowBudget({ processBytes: 1 << 28, threadBytes: 8 << 20 });
+  const counts = createFrameCounts();
+  const topics = createFakeTopics();
+  let epochs = 0;
+  const pipeline = createThreadPipeline({
+    threadId: 'public',
+    firstEpoch: '1.1',
+    epoch: '1.1',
+    runtimeFrames: createRuntimeFrames({
+      open: ({ threadId, position }) =>
+        client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
+      pingIntervalMs: 5_000,
+      frameBytes: 8 * 1024 * 1024,
+    }),
+    client,
+    windowBudget: budget,
+    publish: topics.publish,
+    viewerBudgetBytes: 1 << 20,
+    viewerStuckMs: 1000,
+    frameCounts: counts,
+    reconnectDelayMs: () => 5,
+    sleep: async (milliseconds) => {
+      await wait(milliseconds);
+    },
+    now: () => performance.now(),
+    randomEpoch: () => `r${++epochs}`,
+    onResume: () => undefined,
+    onSlowClose: () => undefined,
+  });
+  const facts: LifecycleFact[] = [];
+  let stop = () => undefined as void;
+  teardown(async () => {
+    stop();
+    pipeline.close();
+  });
+  return {
+    pipeline,
+    runtime,
+    thread,
+    budget,
+    counts,
+    facts,
+    read(attempt = 1) {
+      stop();
+      const reading = pipeline
+        .read({ attempt, runtimeThreadId: 'run' })
+        .subscribe((fact) => facts.push(fact));
+      stop = () => reading.unsubscribe();
+    },
+    stopReading: () => stop(),
+    view(after, epoch) {
+      const viewer = topics.join();
+      const position = {
+        ...(after === undefined ? {} : { after }),
+        ...(epoch === undefined ? {} : { epoch }),
+      };
+      const facts = {
+        thread_id: 'public',
+        proposal_id: 'p',
+        status: 'processing',
+        phase: 'streaming',
+      } as const;
+      pipeline.fanOut.join(viewer, position, facts, false);
+      return viewer;
+    },
+    async until(what) {
+      for (let tries = 0; !what(); tries++) {
+        if (tries > 500) throw new Error(`not within 5 s: ${what}`);
+        await wait(10);
+      }
+    },
+    finish(number, epoch = pipeline.fanOut.epoch()) {
+      const last = { epoch, frames: [{ number, bytes: Buffer.from(frameText(number, 'end', {})) }] };
+      pipeline.finish(last);
+      return last;
+    },
+  };
+}
+
+/** Numbers that a viewer saw, own frames by their names. */
+export function seenBy(viewer: FakeViewer): (number | string)[] {
+  return viewer.received.slice(1).map(({ seq, event_type }) => seq ?? event_type);
+}
