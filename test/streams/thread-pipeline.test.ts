@@ -280,8 +280,8 @@ test('another attempt begins an epoch of its own', async (t) => {
   thread.restart();
   thread.push('on_llm_stream', token('again'));
   read(2);
-  await until(() => seenBy(viewer).at(-1) === 1 && seenBy(viewer).length > 2);
-  t.same(seenBy(viewer), [1, 'on_retry', 'on_reset', 1]);
+  await until(() => seenBy(viewer).length >= 4);
+  t.same(seenBy(viewer).slice(0, 4), [1, 'on_retry', 'on_reset', 1]);
   t.equal(pipeline.fanOut.epoch(), '2.2');
 });
 

@@ -70,7 +70,7 @@ export async function createPipelineFixture(
     onSlowClose: () => undefined,
   });
   const facts: LifecycleFact[] = [];
-  let stop = () => undefined as void;
+  let stop: () => void = () => undefined;
   teardown(async () => {
     stop();
     pipeline.close();
