@@ -1,0 +1,124 @@
+import type { WebSocket as UwsSocket } from 'uWebSockets.js';
+import { once } from 'node:events';
+import { setImmediate as turn, setTimeout as wait } from 'node:timers/promises';
+import { test } from 'tap';
+import { WebSocket } from 'ws';
+import { listenOn, loadUws } from '../../src/http/uws.js';
+import { createFanOut, type Member } from '../../src/streams/fan-out.js';
+import { createReplayWindow, createWindowBudget } from '../../src/streams/replay-window.js';
+import type { Viewer } from '../../src/streams/viewer.js';
+import { lastFramesOf, subscribedFacts } from '../support/fan-out-fixture.js';
+import { numberedBatch } from '../support/frames.js';
+
+interface Guest {
+  member?: Member;
+  left?: boolean;
+}
+
+const budgetBytes = 1 << 20;
+const frameBytes = 16 << 20;
+
+/** A fan-out behind real uWebSockets.js sockets, as `http/viewer-socket.ts` makes viewers of them. */
+async function createServer(teardown: (end: () => void) => void) {
+  const uws = await loadUws({ headerBytes: 16 * 1024 });
+  const window = createReplayWindow(createWindowBudget({ processBytes: 1 << 28, threadBytes: 8 << 20 }));
+  const app = uws.App();
+  const fanOut = createFanOut({
+    topic: 'thread',
+    firstEpoch: '1.1',
+    epoch: '1.1',
+    window,
+    publish: (topic, message) => void app.publish(topic, message, false),
+    budgetBytes,
+    stuckMs: 60_000,
+    now: () => performance.now(),
+    onResume: () => undefined,
+    onSlowClose: () => undefined,
+  });
+  let dropped = 0;
+  const viewerOf = (socket: UwsSocket<Guest>): Viewer => ({
+    id: 'v',
+    userId: 'u',
+    access: 'owner',
+    accessVersion: 1,
+    traceId: 'trace',
+    send: (message) => (socket.getUserData().left ? 2 : socket.send(message, false)),
+    subscribe: (topic) => void (socket.getUserData().left || socket.subscribe(topic)),
+    unsubscribe: (topic) => void (socket.getUserData().left || socket.unsubscribe(topic)),
+    bufferedBytes: () => (socket.getUserData().left ? 0 : socket.getBufferedAmount()),
+    cork: (sends) => void (socket.getUserData().left || socket.cork(sends)),
+    close(code, reason) {
+      if (!socket.getUserData().left) socket.end(code, reason);
+    },
+  });
+  app.ws<Guest>('/*', {
+    maxBackpressure: frameBytes + budgetBytes + (1 << 20),
+    open(socket) {
+      socket.getUserData().member = fanOut.join(viewerOf(socket), {}, subscribedFacts, false);
+    },
+    drain: (socket) => socket.getUserData().member?.drained(),
+    dropped: () => {
+      dropped++;
+    },
+    close(socket) {
+      socket.getUserData().left = true;
+      socket.getUserData().member?.leave();
+    },
+  });
+  const { port } = await listenOn(uws, app, '127.0.0.1', 0);
+  teardown(() => app.close());
+  return {
+    fanOut,
+    dropped: () => dropped,
+    release(...frames: Parameters<typeof numberedBatch>[0]) {
+      const batch = numberedBatch(frames);
+      window.append(batch, 0, batch.length);
+      fanOut.publish(batch, 0, batch.length);
+    },
+    async view() {
+      const socket = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate: false });
+      const seen: (number | string)[] = [];
+      socket.on('message', (data) => {
+        const frame = JSON.parse(String(data)) as { seq?: number; event_type: string };
+        seen.push(frame.seq ?? frame.event_type);
+      });
+      const closed = once(socket, 'close').then(([code]) => code as number);
+      await once(socket, 'open');
+      return { socket, seen, closed };
+    },
+  };
+}
+
+test('a burst with a state of 5 MB in one turn reaches every viewer whole, the slow and the late one too', async (t) => {
+  const { fanOut, release, view, dropped } = await createServer(t.teardown);
+  const [healthy, slow] = [await view(), await view()];
+  while (fanOut.size() < 2) await wait(5);
+  slow.socket.pause();
+  const content = 'x'.repeat(600);
+  let seq = 0;
+  const tokens = (count: number) => {
+    for (let index = 0; index < count; index++) release({ seq: ++seq, data: { content } });
+  };
+  tokens(500);
+  release(
+    { seq: ++seq },
+    { seq: ++seq, kind: 'on_state_update', data: { text: 'x'.repeat(5 << 20) } },
+    { seq: ++seq },
+  );
+  tokens(500);
+  const late = await view();
+  for (let index = 0; index < 20; index++) {
+    tokens(50);
+    await turn();
+  }
+  slow.socket.resume();
+  tokens(50);
+  fanOut.finish(lastFramesOf('1.1', [seq + 1, 'end']));
+  const all = ['on_subscribed', ...Array.from({ length: seq + 1 }, (_, index) => index + 1)];
+  for (const { seen, closed } of [healthy, slow, late]) t.equal(await closed, 1000, `${seen.length}`);
+  t.same(healthy.seen, all);
+  t.same(slow.seen, all);
+  t.same(late.seen, all, 'all of it is in the window');
+  t.equal(dropped(), 0);
+  t.equal(fanOut.size(), 0);
+});
