@@ -129,9 +129,12 @@ export function createNumbering(deps: NumberingDeps): Numbering {
     subscriber.next({ type: 'unreadable' });
   }
 
-  /** Whether the numbers up to `wire` were missing already when a connection was closed for them. */
-  function missingAgain(wire: number): boolean {
-    return wire <= holeBefore || last === holeAfter;
+  /**
+   * Whether another connection would bring no more: a connection was closed already for the numbers before
+   * `wire`, or frames that could not be read are as many, and would come again.
+   */
+  function isExplained(wire: number): boolean {
+    return wire <= holeBefore || last === holeAfter || wire - 1 - last <= unreadable;
   }
 
   function takeNumbered(
@@ -143,9 +146,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
   ): void {
     if (wire <= last) return; // seen already in this epoch
     if (wire > last + 1) {
-      // Frames that could not be read explain a hole of their size: the runtime would send them again.
-      const explained = wire - 1 <= given || missingAgain(wire) || wire - 1 - last <= unreadable;
-      if (!explained) {
+      if (wire - 1 > given && !isExplained(wire)) {
         holeBefore = wire;
         holeAfter = last;
         closing = true;
@@ -226,7 +227,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
       });
       return;
     }
-    const goesOn = mode === 'numbered' && (wire === last + 1 || (wire > last && missingAgain(wire)));
+    const goesOn = mode === 'numbered' && wire > last && (wire === last + 1 || isExplained(wire));
     if (goesOn) {
       subscriber.next({ type: 'epoch', epoch, runtimeEpoch, reset: false, reason: 'resumed', lastSeq: last });
       return;

@@ -160,6 +160,12 @@ test('a numbered runtime without an opening goes on where it stopped', async (t)
   t.equal(connection(texts(8, 9)), 'epoch 1.1 skip 6-7 8 9', 'the same hole again');
 });
 
+test('an unreadable frame at the head of a later connection explains its hole there too', async (t) => {
+  const { connection } = createReading();
+  connection(texts(1, 2));
+  t.equal(connection(['{', ...texts(4, 5)]), 'unreadable epoch 1.1 skip 3-3 4 5');
+});
+
 test('a runtime that opens later than it could goes on in the epoch that it has', async (t) => {
   const { connection, numbering } = createReading();
   connection(texts(1, 2));
