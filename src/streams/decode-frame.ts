@@ -57,7 +57,7 @@ export function parseFrame(bytes: Buffer): Record<string, unknown> | null {
 }
 
 /** Whether `data` of a state update has the agreed shape; `files` may be absent. */
-export function isStateData(data: unknown): data is Record<string, unknown> {
+function isStateData(data: unknown): data is Record<string, unknown> {
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return false;
   const files = (data as Record<string, unknown>).files;
   return files === undefined || (typeof files === 'object' && !Array.isArray(files));

@@ -43,7 +43,7 @@ export interface ThreadPipelineDeps {
 }
 
 /** One attempt as the runtime knows it. */
-export interface RunToRead {
+interface RunToRead {
   attempt: number;
   runtimeThreadId: string;
 }

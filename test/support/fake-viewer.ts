@@ -1,6 +1,6 @@
 import type { Publish, Viewer } from '../../src/streams/viewer.js';
 
-export interface FakeViewerOptions {
+interface FakeViewerOptions {
   /** Bytes above which a message is dropped, as by uWS. */
   maxBackpressure?: number;
 }
@@ -18,7 +18,7 @@ export interface FakeViewer extends Viewer {
   takesAll(yes: boolean): void;
 }
 
-export interface SeenFrame {
+interface SeenFrame {
   seq?: number;
   event_type: string;
   data: Record<string, unknown>;
