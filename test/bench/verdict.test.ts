@@ -8,7 +8,7 @@ import {
 } from '../../bench/relaying/verdict.js';
 
 const measured = (seconds: number, wrong: { lost?: number; cut?: number } = {}): Measurement => ({
-  cpu: { user: seconds * 0.75, system: seconds * 0.25 },
+  cpu: { user: seconds * 0.75, system: seconds * 0.25, helpers: 0 },
   measured: { from: 0, to: 2e6 },
   bytesPerThread: 20 * 1024,
   report: { frames: 1e6, lost: 0, cut: 0, latency: { p50: 0.5, p99: 4, max: 9 }, ...wrong },
