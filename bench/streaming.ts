@@ -82,7 +82,7 @@ export default function view(paths: string[]): void {
     if (frame.seq !== last + 1) gaps.add(1);
     last = frame.seq;
     const sentAt = Number(frame.data.content?.slice(0, 16)) / 1000;
-    if (sentAt > cameAt) latency.add(Date.now() - sentAt);
+    if (sentAt > cameAt) latency.add(Math.max(0, Date.now() - sentAt));
     if (frame.event_type !== 'end') return;
     over = true;
     ended.add(1);

@@ -1,3 +1,5 @@
+import type { Summary } from '../relaying/latencies.js';
+
 /** What the bench and its processes tell each other. */
 export type LoadOrder =
   | { type: 'flood'; threads: string[]; frames: number; credit: number }
@@ -34,7 +36,7 @@ export interface ReaderReport {
   /** Viewers that were cut off before `end`. */
   cut: number;
   /** Between the sender's stamp and the reader's turn, ms; null without stamps. */
-  latency: { p50: number; p99: number; max: number } | null;
+  latency: Summary | null;
 }
 
 export type PartNews =

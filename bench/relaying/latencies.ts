@@ -1,9 +1,16 @@
+/** Milliseconds. */
+export interface Summary {
+  p50: number;
+  p99: number;
+  max: number;
+}
+
 /** Latencies in memory that does not grow: buckets of 1 % width, from 1 microsecond to 1,000 seconds. */
 export interface Latencies {
   /** One latency in microseconds; what is below 1 counts as 1. */
   add(micros: number): void;
   /** Milliseconds; null where none was added. */
-  summary(): { p50: number; p99: number; max: number } | null;
+  summary(): Summary | null;
 }
 
 const WIDTH = Math.log(1.01);

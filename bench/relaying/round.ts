@@ -23,10 +23,12 @@ export interface RoundDeps {
 
 /** Frames of one thread that may be under way in a flood: below what may wait for a viewer, so that only a fault loses one. */
 const CREDIT = 1000;
+/** Memory is told for so many threads: below, that of the runtime underneath moves more. */
+const MANY_THREADS = 100;
 const QUIET_LOOK_MS = 250;
 /** CPU that a process at rest may use in one look: its timers, and one step of the clock. */
 const QUIET_SECONDS = 0.02;
-const QUIET_WITHIN_MS = 15_000;
+const QUIET_WITHIN_MS = 6_000;
 
 /** One round: all viewers are there before the first frame, and the last state and `end` come after the second mark. */
 export async function runRound(deps: RoundDeps, target: Target, regime: Regime): Promise<Measurement> {
@@ -51,7 +53,8 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
   });
   await connected;
   await untilQuiet(target.pid);
-  const bytesPerThread = (residentBytesOf(target.pid) - residentBefore) / threads.length;
+  const added = residentBytesOf(target.pid) - residentBefore;
+  const bytesPerThread = threads.length < MANY_THREADS ? null : added / threads.length;
 
   const flooded = regime.perSecond === null;
   const off = flooded
@@ -66,7 +69,11 @@ export async function runRound(deps: RoundDeps, target: Target, regime: Regime):
   else load.tell({ type: 'pace', threads, frames, perSecond: regime.perSecond });
   const { report } = await arrived;
   const cpuAfter = cpuTimeOf(target.pid);
-  const cpu = { user: cpuAfter.user - cpuBefore.user, system: cpuAfter.system - cpuBefore.system };
+  const cpu = {
+    user: cpuAfter.user - cpuBefore.user,
+    system: cpuAfter.system - cpuBefore.system,
+    helpers: cpuAfter.helpers - cpuBefore.helpers,
+  };
   const measured = { from, to: monotonicMicros() };
   off();
 

@@ -6,8 +6,8 @@ export interface Measurement {
   cpu: CpuTime;
   /** Between the two marks, microseconds of the monotonic clock. */
   measured: { from: number; to: number };
-  /** Resident memory that each thread with its viewers added before the first frame, bytes. */
-  bytesPerThread: number;
+  /** Resident memory that each thread with its viewers added before the first frame, bytes; null where few say nothing. */
+  bytesPerThread: number | null;
   report: ReaderReport;
 }
 
@@ -80,13 +80,14 @@ export function tableOf(comparisons: readonly Comparison[]): string {
         median(microsPerFrame).toFixed(2),
         median(({ cpu, report }) => (cpu.user * 1e6) / report.frames).toFixed(2),
         median(({ cpu, report }) => (cpu.system * 1e6) / report.frames).toFixed(2),
+        median(({ cpu, report }) => (cpu.helpers * 1e6) / report.frames).toFixed(2),
         Math.round(
           median(({ report, measured }) => (report.frames * 1e6) / (measured.to - measured.from)),
         ).toString(),
         median(({ report }) => report.latency?.p50 ?? Number.NaN).toFixed(1),
         median(({ report }) => report.latency?.p99 ?? Number.NaN).toFixed(1),
         // Later rounds reuse the memory of the first.
-        Math.round((all[0]?.bytesPerThread ?? Number.NaN) / 1024).toString(),
+        all[0]?.bytesPerThread == null ? '–' : Math.round(all[0].bytesPerThread / 1024).toString(),
         side === 'relay' ? '1.00' : `${medianOf(ratios).toFixed(2)} (${spread})`,
       ];
     }),
