@@ -60,8 +60,16 @@ export function pushFrame(
   batch.numbers[at] = number;
 }
 
-/** Forgets the frames so that their memory can go. */
+/** Slots that an emptied batch keeps: what they still hold is overwritten by the next reads. */
+const KEPT_SLOTS = 256;
+
+/** Empties a batch for the next read. There is one for all sockets, so what its slots hold on to is little. */
 export function clearBatch(batch: FrameBatch): void {
-  batch.frames.length = 0;
   batch.length = 0;
+  if (batch.frames.length > KEPT_SLOTS) batch.frames.length = KEPT_SLOTS;
+}
+
+/** The same slots, empty, to be filled while they are read: no step writes ahead of where it reads. */
+export function sameSlots({ frames, kinds, numbers }: FrameBatch): FrameBatch {
+  return { frames, kinds, numbers, length: 0 };
 }

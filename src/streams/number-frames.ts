@@ -1,7 +1,7 @@
 import { runtimeOpening } from '@ide-orchestrator/protocol';
 import { Observable, type Subscriber } from 'rxjs';
 import { createFrameDecoder, parseFrame, renumberFrame } from './decode-frame.js';
-import { clearBatch, createFrameBatch, type FrameBatch, FrameKind, pushFrame } from './frame-batch.js';
+import { createFrameBatch, type FrameBatch, FrameKind, pushFrame, sameSlots } from './frame-batch.js';
 import type { StreamPosition } from './stream-position.js';
 import type { NumberedSignal, SocketSignal } from './stream-signals.js';
 
@@ -61,11 +61,10 @@ export function createNumbering(deps: NumberingDeps): Numbering {
 
   function number(source: Observable<SocketSignal>): Observable<NumberedSignal> {
     return new Observable<NumberedSignal>((subscriber) => {
-      const out = createFrameBatch();
       return source.subscribe({
         next: (signal) => {
           if (signal.type !== 'frames') return subscriber.next(signal);
-          if (!closing) numberBatch(signal.batch, out, subscriber);
+          if (!closing) numberBatch(signal.batch, subscriber);
         },
         error: (error) => subscriber.error(error),
         complete: () => subscriber.complete(),
@@ -73,8 +72,8 @@ export function createNumbering(deps: NumberingDeps): Numbering {
     });
   }
 
-  function numberBatch(batch: FrameBatch, out: FrameBatch, subscriber: Subscriber<NumberedSignal>): void {
-    clearBatch(out);
+  function numberBatch(batch: FrameBatch, subscriber: Subscriber<NumberedSignal>): void {
+    const out = sameSlots(batch);
     for (let index = 0; index < batch.length; index++) {
       const bytes = batch.frames[index] as Buffer;
       const kind = batch.kinds[index] === FrameKind.unreadable ? FrameKind.unreadable : decoder.decode(bytes);
@@ -92,7 +91,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
 
   function flush(out: FrameBatch, subscriber: Subscriber<NumberedSignal>): void {
     if (out.length > 0) subscriber.next({ type: 'frames', batch: out });
-    clearBatch(out);
+    out.length = 0;
   }
 
   function takeUnusual(

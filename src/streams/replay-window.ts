@@ -7,6 +7,8 @@ export interface WindowBudget {
   readonly threadBytes: number;
   usedBytes: number;
   windows: number;
+  /** Whole segments that were given back: memory that comes and goes makes the garbage collector run. */
+  readonly spare: Buffer[];
 }
 
 export interface NumberedFrame {
@@ -18,7 +20,7 @@ export interface NumberedFrame {
 export interface ReplayWindow {
   /** Keeps the numbered frames `from` up to `to` of a batch: one copy for each read, not for each frame. */
   append(batch: FrameBatch, from: number, to: number): void;
-  /** The frame with the lowest number above `after` that is still here. The bytes stay valid. */
+  /** The frame with the lowest number above `after` that is still here. Its bytes are good until the next append. */
   next(after: number): NumberedFrame | null;
   /** The newest state update, kept when its frame has gone from the window. */
   newestState(): NumberedFrame | null;
@@ -37,13 +39,15 @@ interface Segment {
 
 const FIRST_SEGMENT = 4 * 1024;
 const SEGMENT = 64 * 1024;
+/** Segments that wait to be used again, for the whole process: 4 MiB. */
+const SPARE_SEGMENTS = 64;
 /** A thread always may keep this much, however many threads there are. */
 const LEAST_SHARE = 64 * 1024;
 /** Frames of one read lie a frame header apart; more than this between them and they are copied apart. */
 const LARGEST_GAP = 16;
 
 export function createWindowBudget(options: { processBytes: number; threadBytes: number }): WindowBudget {
-  return { ...options, usedBytes: 0, windows: 0 };
+  return { ...options, usedBytes: 0, windows: 0, spare: [] };
 }
 
 export function createReplayWindow(budget: WindowBudget): ReplayWindow {
@@ -66,12 +70,13 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   function room(length: number): Segment {
     const last = segments[segments.length - 1];
     if (last !== undefined && last.bytes.length - last.used >= length) return last;
+    while (segments.length > 0 && held + SEGMENT > share()) dropOldestSegment();
     const size = Math.max(length, held === 0 ? FIRST_SEGMENT : Math.min(SEGMENT, held));
-    const segment = { bytes: Buffer.allocUnsafeSlow(size), used: 0 };
+    const spare = size === SEGMENT ? budget.spare.pop() : undefined;
+    const segment = { bytes: spare ?? Buffer.allocUnsafeSlow(size), used: 0 };
     segments.push(segment);
     held += size;
     budget.usedBytes += size;
-    while (segments.length > 1 && held > share()) dropOldestSegment();
     return segment;
   }
 
@@ -85,6 +90,13 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
       count--;
     }
     firstSegment++;
+    giveBack(dropped.bytes);
+  }
+
+  function giveBack(bytes: Buffer): void {
+    // The newest state update is still needed when its frame has gone.
+    if (state !== null && state.bytes.buffer === bytes.buffer) state.bytes = Buffer.from(state.bytes);
+    if (bytes.length === SEGMENT && budget.spare.length < SPARE_SEGMENTS) budget.spare.push(bytes);
   }
 
   function grow(): void {
@@ -172,11 +184,12 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   function clear(): void {
     budget.usedBytes -= held;
     firstSegment += segments.length;
+    state = null;
+    for (const segment of segments) giveBack(segment.bytes);
     segments = [];
     held = 0;
     head = 0;
     count = 0;
-    state = null;
   }
 
   return {

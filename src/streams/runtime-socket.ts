@@ -25,12 +25,13 @@ export interface RuntimeFramesDeps {
 
 /** One `ws` client for each thread. Frames of one read come as one batch, in the same turn. */
 export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
+  // One batch for all sockets: the frames of one read are gone before those of the next come.
+  const batch = createFrameBatch();
+  let filling: (() => void) | null = null;
   return {
     frames: (threadId, position) =>
       new Observable<SocketSignal>((subscriber) => {
         const socket = deps.open({ threadId, position });
-        const batch = createFrameBatch();
-        let waiting = false;
         let alive = true;
         let done = false;
 
@@ -42,8 +43,9 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
         }, deps.pingIntervalMs);
 
         const flush = () => {
-          waiting = false;
-          if (!done && batch.length > 0) subscriber.next({ type: 'frames', batch });
+          if (filling !== flush) return;
+          filling = null;
+          if (!done) subscriber.next({ type: 'frames', batch });
           clearBatch(batch);
         };
         const finish = (signal: SocketSignal) => {
@@ -58,11 +60,13 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
           if (data.length > deps.frameBytes) return finish({ type: 'oversized' });
           // ws was told not to look: it would end the connection, and we only drop the frame.
           const readable = !isBinary && isUtf8(data);
+          if (filling !== flush) {
+            filling?.();
+            filling = flush;
+            // All frames of one read are emitted in one go, so this runs once they are all there.
+            queueMicrotask(flush);
+          }
           pushFrame(batch, data, readable ? FrameKind.other : FrameKind.unreadable);
-          if (waiting) return;
-          waiting = true;
-          // All frames of one read are emitted in one go, so this runs once they are all there.
-          queueMicrotask(flush);
         });
         socket.on('open', () => {
           subscriber.next({
