@@ -137,7 +137,7 @@ export const numberVariables: NumberTable = {
   },
   window: {
     processBytes: bytes('WINDOW_PROCESS_BYTES', 256 * MIB, 'Frames kept for returning viewers, all threads'),
-    threadBytes: bytes('WINDOW_THREAD_BYTES', 8 * MIB, 'Frames kept for returning viewers, one thread'),
+    threadBytes: bytes('WINDOW_THREAD_BYTES', 4 * MIB, 'Frames kept for returning viewers, one thread'),
   },
   retention: {
     transcriptMs: ms('TRANSCRIPT_RETENTION_MS', 7 * DAY, 'Life of a finished run’s frames'),

@@ -39,8 +39,8 @@ interface Segment {
 
 const FIRST_SEGMENT = 4 * 1024;
 const SEGMENT = 64 * 1024;
-/** Segments that wait to be used again, for the whole process: 4 MiB. */
-const SPARE_SEGMENTS = 64;
+/** Segments that wait to be used again, for the whole process: 16 MiB. */
+const SPARE_SEGMENTS = 256;
 /** A thread always may keep this much, however many threads there are. */
 const LEAST_SHARE = 64 * 1024;
 /** Frames of one read lie a frame header apart; more than this between them and they are copied apart. */
