@@ -8,7 +8,7 @@ import {
   warningCodes,
 } from '@ide-orchestrator/protocol';
 import { test } from 'tap';
-import { codeOf, readText, rowsOf, sectionOf } from './documents.js';
+import { codeOf, filesBelow, readText, rowsOf, sectionOf } from './documents.js';
 
 const document = readText('docs/errors.md');
 
@@ -41,3 +41,15 @@ for (const [heading, catalogue] of Object.entries(tables)) {
     t.strictSame(described, known);
   });
 }
+
+test('the errors of a run that the runtime is said to tell are in its sources', async (t) => {
+  const sources = filesBelow('runtime/src', '.ts').map(readText).join('\n');
+  const codes = rowsOf(sectionOf(document, 'Errors of a run in our runtime')).map(([code = '']) =>
+    codeOf(code),
+  );
+  t.ok(codes.length > 10, 'the table has rows');
+  for (const code of codes) t.ok(sources.includes(`'${code}'`), code);
+  const failure = readText('runtime/src/agent/run-failure.ts');
+  const told = [...failure.matchAll(/failed\(\s*'(\w+)'/g)].map(([, code = '']) => code);
+  for (const code of told) t.ok(codes.includes(code), `${code} is in the table`);
+});
