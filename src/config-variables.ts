@@ -81,7 +81,7 @@ export const numberVariables: NumberTable = {
     budgetBytes: bytes(
       'VIEWER_BUDGET_BYTES',
       MIB,
-      'Bytes that may wait for one viewer before it is closed with 4408',
+      'Bytes that may wait for one viewer before it is served at its own pace',
     ),
     messagesPerSecond: count(
       'VIEWER_MESSAGES_PER_SECOND',

@@ -47,7 +47,7 @@ test('an empty environment is a whole development configuration', async (t) => {
       reconnectMaxMs: 5_000,
     },
     viewers: { budgetBytes: 1_048_576, ticketTtlMs: 60_000 },
-    window: { processBytes: 268_435_456, threadBytes: 8_388_608 },
+    window: { processBytes: 268_435_456, threadBytes: 4_194_304 },
     retention: { transcriptMs: 604_800_000, idempotencyMs: 86_400_000, undecidedMs: 86_400_000 },
   });
 });

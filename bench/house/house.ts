@@ -24,7 +24,7 @@ export const profileFlags = (name: string): string[] => [
   `--cpu-prof-name=${profileName(name)}`,
 ];
 export const profileFile = (name: string): string => path.join(profileDir, profileName(name));
-export const frontEnd = 'http://127.0.0.1:5173';
+const frontEnd = 'http://127.0.0.1:5173';
 
 /** A database server and a key pair of the bench's own, and a list of what is to be stopped, last first. */
 export interface House {

@@ -8,7 +8,7 @@ export type LoadOrder =
   | { type: 'end'; threads: string[] }
   | { type: 'count' };
 
-export interface ViewerOrder {
+interface ViewerOrder {
   /** Index into the threads of the round. */
   thread: number;
   path: string;

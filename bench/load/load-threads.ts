@@ -10,7 +10,7 @@ export interface StreamData {
 type Stream = WebSocket<StreamData>;
 
 /** A run that never ran: any of its frames can be made at any time, so nothing is kept. */
-export interface LoadThread {
+interface LoadThread {
   readonly id: string;
   /** Frames before the last state update and `end`. */
   total: number;

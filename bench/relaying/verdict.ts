@@ -18,7 +18,7 @@ export interface Comparison {
   relay: Measurement[];
 }
 
-export function medianOf(values: readonly number[]): number {
+function medianOf(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   const upper = sorted[middle] ?? Number.NaN;
@@ -26,7 +26,7 @@ export function medianOf(values: readonly number[]): number {
 }
 
 /** CPU per delivered frame, microseconds. */
-export const microsPerFrame = ({ cpu, report }: Measurement): number =>
+const microsPerFrame = ({ cpu, report }: Measurement): number =>
   ((cpu.user + cpu.system) * 1e6) / report.frames;
 
 /** The rounds' ratios: only what ran side by side on the same machine is compared. */

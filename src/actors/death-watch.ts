@@ -1,7 +1,7 @@
 import type { NodeRow } from '../db/nodes.js';
 
 /** A replica whose beat stood still while we could see, with the beat at which it stood. */
-export interface DeadNode {
+interface DeadNode {
   id: string;
   beat: number;
 }

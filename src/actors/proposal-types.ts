@@ -82,8 +82,6 @@ export type ProposalEvent =
   | { type: 'row.advanced'; attempt: number; jobId: string; runtimeThreadId: string | null }
   | { type: 'row.finished'; status: ProposalStatus };
 
-export type ProposalEventType = ProposalEvent['type'];
-
 /** Every state of the machine; the labels of `actors{state}`. */
 export const proposalStates = [
   'invoking',

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { context } from '@opentelemetry/api';
 import { forgetNodes, listNodes } from '../db/nodes.js';
@@ -42,6 +43,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const live = new Map<string, ThreadActor>();
   const timers: NodeJS.Timeout[] = [];
   const watch = createDeathWatch(node);
+  const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
 
@@ -221,7 +223,9 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       return attachment;
     },
     notice(threadId) {
-      if (live.has(threadId)) void guarded('a thread could not be read again', () => look([threadId]));
+      if (!live.has(threadId)) return;
+      // A caller may stand inside a transaction, whose connection is no place for our reading.
+      outside.runInAsyncScope(() => void guarded('a thread could not be read again', () => look([threadId])));
     },
     reread() {
       void guarded('threads could not be read again', () => look([...live.keys()]));

@@ -1,4 +1,5 @@
 import type { CommonQueryMethods } from 'slonik';
+import { proposalStates } from '../actors/proposal-types.js';
 import type { ThreadDirectory } from '../actors/thread-directory.js';
 import { pendingCount } from '../db/outbox.js';
 import { withDeadline } from '../db/pool.js';
@@ -16,7 +17,7 @@ export function collectGauges(deps: {
 }): void {
   const { metrics, db, deadlineMs } = deps;
   metrics.onCollect(() => setCounts(metrics.activeUsers, 'window', deps.users.active(), activeWindows));
-  metrics.onCollect(() => setCounts(metrics.actors, 'state', deps.directory.counts()));
+  metrics.onCollect(() => setCounts(metrics.actors, 'state', deps.directory.counts(), proposalStates));
   metrics.onCollect(async () =>
     setCounts(metrics.proposals, 'status', await withDeadline(proposalCounts(db), deadlineMs)),
   );

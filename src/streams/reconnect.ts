@@ -34,6 +34,7 @@ export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
     let failures = 0;
     let holes = 0;
     let reads = 0;
+    let opened = false;
     let last: NumberedSignal | null = null;
 
     /** Milliseconds before the next connection; null = there is none. */
@@ -54,7 +55,8 @@ export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
       const progress = reads > 0;
       const silent = !progress || (last?.type === 'closed' && last.code === 1000);
       failures = progress ? 0 : failures + 1;
-      if (last?.type !== 'refused' && (silent || !deps.resumable())) {
+      // A connection that was never made says nothing of the run, and neither would a call.
+      if (last?.type !== 'refused' && ((opened && silent) || !deps.resumable())) {
         const asked = await deps.askState();
         if (asked.kind === 'not_found') {
           told.next({ type: 'unknown' });
@@ -70,11 +72,13 @@ export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
 
     const connections$ = defer(() => {
       reads = 0;
+      opened = false;
       last = null;
       return deps.connect();
     }).pipe(
       tap((signal) => {
         last = signal;
+        if (signal.type === 'connected' || signal.type === 'frames') opened = true;
         if (signal.type === 'frames') reads++;
       }),
       // A hole ends the connection here; the wrapped source is closed by it.

@@ -70,8 +70,9 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   function room(length: number): Segment {
     const last = segments[segments.length - 1];
     if (last !== undefined && last.bytes.length - last.used >= length) return last;
-    while (segments.length > 0 && held + SEGMENT > share()) dropOldestSegment();
     const size = Math.max(length, held === 0 ? FIRST_SEGMENT : Math.min(SEGMENT, held));
+    // First, so that what is dropped is what is used again.
+    while (segments.length > 0 && held + size > share()) dropOldestSegment();
     const spare = size === SEGMENT ? budget.spare.pop() : undefined;
     const segment = { bytes: spare ?? Buffer.allocUnsafeSlow(size), used: 0 };
     segments.push(segment);

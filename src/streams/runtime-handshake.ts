@@ -25,8 +25,8 @@ interface HandshakeDeps {
 }
 
 /**
- * Opens a run's stream. The handshake has a span, is counted (`endpoint="stream"`, status 101 or what came instead) and told
- * to the circuit; the circuit does not hold it back.
+ * Opens a run's stream. The handshake has a span, is counted (`endpoint="stream"`, status 101 or what came instead) and, where it
+ * succeeds, told to the circuit; the circuit does not hold it back.
  *
  * UTF-8 is not checked here: ws would close the socket with 1007, and after each reconnection again, while the contract wants
  * one unreadable frame dropped with a warning. Whoever decodes the frame has to check (`isUtf8` of node:buffer).
@@ -57,9 +57,12 @@ export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): 
   }).then((status) => {
     ended();
     deps.metrics.deepagentsRuntimeRequestsTotal.inc({ endpoint: 'stream', status });
-    const health = healthOf(status);
-    if (health === 'bad') span.setStatus({ code: SpanStatusCode.ERROR, message: status });
+    const good = isGood(status);
+    if (!good && status !== 'aborted') span.setStatus({ code: SpanStatusCode.ERROR, message: status });
     span.end();
+    // Streams are opened again by themselves, by every thread: their failures would open the circuit at once, and
+    // keep people from starting runs long after the runtime is back. As the probe they count.
+    const health: Health = good ? 'good' : 'undecided';
     return { value: status, health };
   });
   void deps.circuit.watch(() => handshake);
@@ -72,10 +75,9 @@ function handshakeFailureOf(error: Error): string {
   return 'code' in error && error.code === 'ECONNREFUSED' ? 'unreachable' : 'reset';
 }
 
-function healthOf(status: string): Health {
-  if (status === 'aborted') return 'undecided';
+function isGood(status: string): boolean {
   const number = Number(status);
-  return Number.isNaN(number) || isAwayStatus(number) ? 'bad' : 'good';
+  return !Number.isNaN(number) && !isAwayStatus(number);
 }
 
 function streamUrlOf(request: StreamRequest, { origin, basePath }: HandshakeDeps): URL {

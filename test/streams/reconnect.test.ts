@@ -5,6 +5,7 @@ import type { NumberedSignal } from '../../src/streams/stream-signals.js';
 import { numberedBatch } from '../support/frames.js';
 
 const frames: NumberedSignal = { type: 'frames', batch: numberedBatch([{ seq: 1 }]) };
+const connected: NumberedSignal = { type: 'connected', send: () => true };
 const closed = (code: number): NumberedSignal => ({ type: 'closed', code });
 const refused = (status: number): NumberedSignal => ({ type: 'refused', status });
 const running: AskedState = { kind: 'state', state: { thread_id: 't', status: 'running' } };
@@ -58,10 +59,18 @@ test('a lost connection that brought frames is opened again with the first delay
 });
 
 test('connections that bring nothing are opened with growing delays, and the state is asked', async (t) => {
-  const { settled, delays, asked, subscription } = follow([1, 2, 3].map(() => of(closed(1006))));
-  t.equal(await settled(), 'lost lost lost');
+  const { settled, delays, asked, subscription } = follow([1, 2, 3].map(() => of(connected, closed(1006))));
+  t.equal(await settled(), 'connected lost connected lost connected lost');
   t.same(delays, [1, 2, 3]);
   t.equal(asked(), 3);
+  subscription.unsubscribe();
+});
+
+test('a connection that could not be made asks nothing: the runtime would not answer either', async (t) => {
+  const { settled, delays, asked, subscription } = follow([1, 2].map(() => of(closed(1006))));
+  t.equal(await settled(), 'lost lost');
+  t.same(delays, [1, 2]);
+  t.equal(asked(), 0);
   subscription.unsubscribe();
 });
 
@@ -78,10 +87,10 @@ test('where a connection cannot be resumed the state is asked', async (t) => {
 });
 
 test('a runtime that is away, or does not know, is told apart', async (t) => {
-  const away = follow([of(closed(1006)), of(closed(1006))], {
+  const away = follow([of(connected, closed(1006)), of(connected, closed(1006))], {
     asked: [{ kind: 'away' }, { kind: 'not_found' }],
   });
-  t.equal(await away.settled(), 'lost lost unknown complete');
+  t.equal(await away.settled(), 'connected lost connected lost unknown complete');
 });
 
 test('a refused upgrade is tried again with growing delays, unless the thread is unknown', async (t) => {

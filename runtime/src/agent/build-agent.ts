@@ -24,7 +24,7 @@ export interface StreamingAgent {
   stream(input: GraphInput | null, options: StreamOptions): Promise<AsyncIterable<StreamItem>>;
 }
 
-export interface StreamOptions {
+interface StreamOptions {
   streamMode: ['messages', 'values', 'custom'];
   subgraphs: true;
   signal: AbortSignal;

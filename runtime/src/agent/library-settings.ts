@@ -8,5 +8,5 @@ process.env.LANGSMITH_TRACING = 'false';
 process.env.LANGSMITH_TRACING_V2 = 'false';
 process.env.LANGCHAIN_TRACING_V2 = 'false';
 
-/** True once the settings are in place; importing it documents the dependency. */
-export const librarySettingsApplied = true;
+// A module, so that importing it first is what applies the settings.
+export {};

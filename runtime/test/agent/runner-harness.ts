@@ -110,7 +110,7 @@ export function completedTexts(outcome: RunOutcome): Record<string, string | nul
   return textsOf(outcome.files);
 }
 
-export interface StateMessage {
+interface StateMessage {
   type: string;
   id?: string;
   content: string;

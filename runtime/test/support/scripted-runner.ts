@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentRunner, RunEvent, RunInput, RunOutcome, WireFiles } from '../../src/agent-runner.js';
 
 /** What a script sees of the run that it plays. */
-export interface ScriptStage {
+interface ScriptStage {
   threadId: string;
   input: RunInput;
   resumed: boolean;

@@ -7,7 +7,7 @@ import { type RuntimeConfig, readConfig } from '../../src/config.js';
 import { createRuntime, type Runtime } from '../../src/create-runtime.js';
 import { createLogger } from '../../src/telemetry/logger.js';
 
-export interface Frame {
+interface Frame {
   seq?: number;
   event_type: string;
   data: Record<string, unknown>;

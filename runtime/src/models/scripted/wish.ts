@@ -1,6 +1,6 @@
 import { type Capability, knownCapabilityOf, namedCapabilityOf } from './capabilities.js';
 
-export type WishKind =
+type WishKind =
   | 'add-capability'
   | 'remove-capability'
   | 'add-agent'
@@ -139,7 +139,7 @@ function targetOf(rest: string): { phrase: string; target: string | null } {
 }
 
 /** What is left of a phrase when everything is taken away that many phrases begin or end with. */
-export function nounPhraseOf(phrase: string): string {
+function nounPhraseOf(phrase: string): string {
   const before =
     /^(an?|the|some|any|new|more|our|my|support (for|of)|the ability (to|of)|ability (to|of)|(the )?capabilit(y|ies) (to|of|for)|access to|a way (to|of)|functionality (to|for)|with|for)\s+/i;
   const after =
