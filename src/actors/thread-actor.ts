@@ -118,6 +118,7 @@ export function createThreadActor(
     threadId,
     firstEpoch: '1.1',
     epoch: row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`,
+    readBefore: options.role === 'reader' || row.runtimeThreadId !== null ? row.attempt : null,
     runtimeFrames: deps.runtimeFrames,
     client: deps.client,
     windowBudget: deps.windowBudget,

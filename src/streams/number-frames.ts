@@ -23,6 +23,8 @@ export interface Numbering {
 
 export interface NumberingDeps {
   attempt: number;
+  /** No connection before ours can have read this attempt: without `on_open` only such a one counts as `<attempt>.1`. */
+  first: boolean;
   /** Part of the epoch of a connection whose numbers mean nothing to any other. */
   randomEpoch: () => string;
   /** The newest state update of the thread, which such an epoch begins with. */
@@ -213,7 +215,7 @@ export function createNumbering(deps: NumberingDeps): Numbering {
       if (mode === 'undecided') mode = wire > 0 ? 'numbered' : 'counted';
       return;
     }
-    if (!known) {
+    if (!known && deps.first) {
       known = true;
       mode = wire > 0 ? 'numbered' : 'counted';
       subscriber.next({
@@ -233,9 +235,11 @@ export function createNumbering(deps: NumberingDeps): Numbering {
     }
     const state = deps.newestState();
     const value = state === null ? null : parseFrame(state);
+    // What was sent between two connections is known to no one; a first one reads from the start.
+    const gap = known;
     restart(epochOf(deps.randomEpoch()), subscriber, 'numbers_lost', 0);
     mode = 'counted';
-    hurt = true; // what was sent while nobody listened is known to no one
+    if (gap) hurt = true;
     if (state === null || value === null) return;
     last = 1;
     const injected = createFrameBatch();

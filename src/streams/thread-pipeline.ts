@@ -27,6 +27,8 @@ export interface ThreadPipelineDeps {
   threadId: string;
   firstEpoch: string;
   epoch: string;
+  /** An attempt that another replica, or this one before its restart, may have read already; null = none. */
+  readBefore: number | null;
   runtimeFrames: RuntimeFrames;
   client: Pick<DeepAgentsRuntimeClient, 'getState'>;
   windowBudget: WindowBudget;
@@ -91,6 +93,8 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   let known = false;
   let toldLast = 0;
   let finished = false;
+  /** Viewers were told that the run is being reconnected, once for each outage. */
+  let away = false;
   /** The run's `error` or `end` has come: it is withheld, and so is whatever comes after it. */
   let ending = false;
   let reading: (RunToRead & { numbering: Numbering }) | null = null;
@@ -119,6 +123,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
         sendToRun = signal.send;
         return;
       case 'epoch':
+        away = false;
         known = true;
         toldLast = signal.lastSeq;
         if (signal.reset) ending = false;
@@ -135,7 +140,9 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
         return;
       case 'lost':
         sendToRun = null;
-        return fanOut.announce({ event_type: 'on_reconnecting', data: {} });
+        if (!away) fanOut.announce({ event_type: 'on_reconnecting', data: {} });
+        away = true;
+        return;
       case 'unreadable':
         hurt = true;
         return;
@@ -170,6 +177,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     hurt = false;
     const numbering = createNumbering({
       attempt: run.attempt,
+      first: run.attempt !== deps.readBefore,
       randomEpoch: deps.randomEpoch,
       newestState: () => window.newestState()?.bytes ?? null,
     });

@@ -25,7 +25,12 @@ const whole: Connection = { mishaps: [], readSize: 5 };
 type History = typeof history extends fc.Arbitrary<infer H> ? H : never;
 
 function faultOf({ length, missing, connections }: History): string | null {
-  const numbering = createNumbering({ attempt: 1, randomEpoch: () => 'r', newestState: () => null });
+  const numbering = createNumbering({
+    attempt: 1,
+    first: true,
+    randomEpoch: () => 'r',
+    newestState: () => null,
+  });
   let log = 1;
   let fault: string | null = null;
   let expected = 1;

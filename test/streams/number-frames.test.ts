@@ -9,10 +9,11 @@ const opening = (epoch: number, first: number, last: number) =>
   frameText(0, 'on_open', { epoch, first_seq: first, last_seq: last });
 
 /** A numbering, and what it says in short: `1 2 3`, `skip 4-5`, `epoch 1.2!` (`!` = numbers begin anew). */
-function createReading(newestState: Buffer | null = null) {
+function createReading(newestState: Buffer | null = null, first = true) {
   let connections = 0;
   const numbering = createNumbering({
     attempt: 1,
+    first,
     randomEpoch: () => `r${connections}`,
     newestState: () => newestState,
   });
@@ -186,6 +187,18 @@ test('numbers that do not go on begin an epoch of the connection, with the newes
   t.equal(numbering.position(), null, 'such a connection cannot be resumed');
   t.equal(numbering.damaged(), true);
   t.equal(connection([frameText(0)]), 'epoch 1.r3! 1 2', 'and so for each later one');
+});
+
+test('without an opening, an attempt that somebody may have read before is counted in an epoch of its own', async (t) => {
+  const again = createReading(null, false);
+  t.equal(again.connection(texts(1, 2)), 'epoch 1.r1 1 2');
+  t.equal(again.numbering.damaged(), false, 'it was read from the start');
+  const opened = createReading(null, false);
+  t.equal(
+    opened.connection([opening(1, 1, 2), ...texts(1, 2)]),
+    'epoch 1.1 1 2',
+    'an opening says which log it is',
+  );
 });
 
 test('a runtime without numbers is counted, by frames and by connections', async (t) => {

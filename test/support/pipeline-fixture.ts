@@ -48,6 +48,7 @@ export async function createPipelineFixture(
     threadId: 'public',
     firstEpoch: '1.1',
     epoch: '1.1',
+    readBefore: null,
     runtimeFrames: createRuntimeFrames({
       open: ({ threadId, position }) =>
         client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
