@@ -126,14 +126,13 @@ export function createExchange(
       if (aborted || answered || context === undefined) return;
       answered = true;
       deps.onReply(method, 101);
-      res.cork(() =>
-        res.upgrade(
-          data,
-          headers['sec-websocket-key'] ?? '',
-          headers['sec-websocket-protocol'] ?? '',
-          headers['sec-websocket-extensions'] ?? '',
-          context,
-        ),
+      // Not inside `cork`: after its callback uWS reads this connection as a response once more and may end it.
+      res.upgrade(
+        data,
+        headers['sec-websocket-key'] ?? '',
+        headers['sec-websocket-protocol'] ?? '',
+        headers['sec-websocket-extensions'] ?? '',
+        context,
       );
     },
     get isRefused() {
