@@ -112,6 +112,8 @@ export function createThreadActor(
   let deadlineAt = Date.parse(row.deadlineAt);
   let settledHere = false;
   let readsSeen = -1;
+  /** Reads of attempts before this one. */
+  let readsBefore = 0;
   let readsStoodSince = deps.now();
 
   const pipeline = createThreadPipeline({
@@ -246,6 +248,7 @@ export function createThreadActor(
     if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
     if (now === 'retrying') ending = null;
+    if (now === 'invoking') readsBefore = pipeline.reads();
     if (isFinal()) void reachEnd();
     changed.next();
     idleFrom = null;
@@ -323,6 +326,8 @@ export function createThreadActor(
     },
     attach,
     observe(now) {
+      // Two looks at once may come back in either order; an attempt never goes backwards.
+      if (now.version < seen.version) return;
       seen = now;
       deadlineAt = Date.parse(now.deadlineAt);
       if (now.status !== 'processing') return actor.send({ type: 'row.finished', status: now.status });
@@ -330,14 +335,16 @@ export function createThreadActor(
       const ours = now.ownerNode === deps.node;
       if (state() === 'following') {
         const advanced = attempt !== current.attempt;
+        const { context } = actor.getSnapshot();
+        const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
         Object.assign(current, { attempt, jobId });
         if (ours) {
           journal.adopt(now);
           notes.adopt(now);
           actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
-        } else if (advanced) {
+        } else if (advanced || named) {
           const told = { attempt, max: config.runs.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
-          pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
+          if (advanced) pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
           actor.send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
         }
       } else if (!ours || now.ownerGeneration !== journal.generation()) {
@@ -355,7 +362,8 @@ export function createThreadActor(
       pipeline.fanOut.sweep(now);
       if (isFinal() || state() === 'following') return;
       const reads = pipeline.reads();
-      if (late || reads !== readsSeen || state() !== 'streaming' || reads === 0) {
+      // The limit counts from the first event of the attempt: a run may wait for its turn.
+      if (late || reads !== readsSeen || state() !== 'streaming' || reads === readsBefore) {
         readsSeen = reads;
         readsStoodSince = now;
       } else if (now - readsStoodSince > config.runs.idleMs) {
