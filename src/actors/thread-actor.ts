@@ -22,6 +22,7 @@ import { createPhaseNotes } from './phase-notes.js';
 import { createProposalActors } from './proposal-actors.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { ProposalState, Role } from './proposal-types.js';
+import { untilCaughtUp } from './reader-end.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
@@ -284,6 +285,22 @@ export function createThreadActor(
     }
   }
 
+  let leaving = false;
+  /** A reader goes on reading until it has what lies below the end. */
+  async function leaveWhenCaughtUp(): Promise<void> {
+    if (leaving) return;
+    leaving = true;
+    try {
+      const last = await readLastFrames(deps.db, { proposalId });
+      const reader = { fanOut: pipeline.fanOut, sleep, now: deps.now, isStopped: () => stopped };
+      if (last !== null) await untilCaughtUp(reader, last);
+    } catch (error) {
+      log.warn({ err: error }, 'the last frames could not be read');
+    }
+    leaving = false;
+    actor.send({ type: 'row.finished', status: seen.status });
+  }
+
   actor.subscribe({
     next: observeState,
     error: (error) => {
@@ -330,7 +347,10 @@ export function createThreadActor(
       if (now.version < seen.version) return;
       seen = now;
       deadlineAt = Date.parse(now.deadlineAt);
-      if (now.status !== 'processing') return actor.send({ type: 'row.finished', status: now.status });
+      if (now.status !== 'processing') {
+        if (state() === 'following') return void leaveWhenCaughtUp();
+        return actor.send({ type: 'row.finished', status: now.status });
+      }
       const { attempt, jobId, runtimeThreadId } = now;
       const ours = now.ownerNode === deps.node;
       if (state() === 'following') {

@@ -169,3 +169,28 @@ t.test('a reader finds a run by the name that the runtime gave it', async (t) =>
   const reader = await other.watch('ann', threadId);
   t.match(await reader.until('on_llm_stream'), { seq: 1, data: { content: `run-of-${threadId}` } });
 });
+
+t.test('a reader that is behind delivers what it lacks before it tells the end', async (t) => {
+  const house = await createHouse(t);
+  const other = await house.more();
+  const sockets: { send(text: string): void; close(code: number): void }[] = [];
+  house.runtime.script.stream = (socket) => void sockets.push(socket);
+  const { threadId, watcher } = await house.running();
+  const reader = await other.watch('ann', threadId);
+  await eventually('two readers', () => sockets.length === 2);
+  const frames = [
+    { event_type: 'on_open', data: { epoch: 1, first_seq: 1, last_seq: 0 } },
+    { seq: 1, event_type: 'on_llm_stream', data: { content: 'a' } },
+    { seq: 2, event_type: 'on_state_update', data: { files: { '/a.md': { content: ['two'] } } } },
+    { seq: 3, event_type: 'on_llm_stream', data: { content: 'b' } },
+    { seq: 4, event_type: 'end', data: {} },
+  ].map((frame) => JSON.stringify(frame));
+  for (const frame of frames) sockets[0]?.send(frame);
+  t.equal((await watcher.closed).code, 1000);
+  // The commit is known everywhere by now; the other replica's socket is slow.
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  for (const frame of frames) sockets[1]?.send(frame);
+  t.equal((await reader.closed).code, 1000);
+  t.strictSame(reader.numbers(), [1, 2, 3, 4]);
+  t.strictSame(numberedTexts(reader), numberedTexts(watcher));
+});
