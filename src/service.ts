@@ -158,8 +158,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       await registry.stop();
       await server.stop(config.http.shutdownGraceMs);
       client.stop();
-      await cleanUp.deliver().catch(() => undefined);
-      await Promise.all([listener.stop(), heartbeat.stop()]);
+      await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
       await db.end();
     },
   };

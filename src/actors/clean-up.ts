@@ -12,18 +12,25 @@ export interface CleanUpDeps {
   delaySeconds: (tries: number) => number;
 }
 
+export interface CleanUp {
+  deliver(): Promise<void>;
+  /** No new round; resolves when the one under way has been noted. */
+  stop(): Promise<void>;
+}
+
 const BATCH = 20;
 
 /**
  * Delivers what the outbox holds until the runtime confirms it: one round now, another while there is more.
  * Rounds never overlap. Resolves when nothing is due, or the runtime does not answer.
  */
-export function createCleanUp(deps: CleanUpDeps): { deliver: () => Promise<void> } {
+export function createCleanUp(deps: CleanUpDeps): CleanUp {
+  let stopped = false;
   let under: Promise<void> | null = null;
   let again = false;
 
   async function round(): Promise<boolean> {
-    if (deps.client.outboxCircuit.retryAfterSeconds() !== null) return false;
+    if (stopped || deps.client.outboxCircuit.retryAfterSeconds() !== null) return false;
     const due = await claimDue(deps.db, { limit: BATCH, node: deps.node });
     await Promise.all(
       due.map(async (row) => {
@@ -49,6 +56,10 @@ export function createCleanUp(deps: CleanUpDeps): { deliver: () => Promise<void>
   }
 
   return {
+    async stop() {
+      stopped = true;
+      await under;
+    },
     deliver() {
       if (under !== null) {
         again = true;

@@ -9,6 +9,8 @@ interface DeadNode {
 export interface DeathWatch {
   /** An answered poll, at `now` (monotonic ms): which replicas are dead by it. */
   seen(nodes: readonly NodeRow[], now: number): DeadNode[];
+  /** A poll was not answered: what stood still until then says nothing. */
+  failed(): void;
 }
 
 /** A beat that has not moved for this long in answered polls is a death. */
@@ -24,6 +26,9 @@ export function createDeathWatch(self: string): DeathWatch {
   let lastPoll: number | null = null;
   let watched = new Map<string, { beat: number; since: number }>();
   return {
+    failed() {
+      lastPoll = null;
+    },
     seen(nodes, now) {
       if (lastPoll === null || now - lastPoll > LARGEST_GAP_MS) watched = new Map();
       lastPoll = now;

@@ -1,4 +1,4 @@
-import type { InvokeRequest, ProposalError } from '@ide-orchestrator/protocol';
+import { type InvokeRequest, type ProposalError, storableText } from '@ide-orchestrator/protocol';
 import type { CommonQueryMethods } from 'slonik';
 import { fromCallback, fromPromise } from 'xstate';
 import { readInput } from '../db/proposals.js';
@@ -75,7 +75,8 @@ async function untilEarlierAttemptsAreOver(deps: ProposalActorsDeps, signal: Abo
     const over = await Promise.all(
       open.map(async (one) => {
         const asked = await deps.client.getState(one.runtimeThreadId ?? one.jobId, { signal });
-        return asked.kind === 'not_found' || (asked.kind === 'state' && asked.state.status !== 'running');
+        // Not known is not ended: an invoke without an answer may still arrive, until the clean-up is confirmed.
+        return asked.kind === 'state' && asked.state.status !== 'running';
       }),
     );
     if (over.every(Boolean)) return;
@@ -97,12 +98,12 @@ async function invokeRun(
     const answer = await deps.client.invoke(request, { signal, traceparent: deps.traceparent });
     signal.throwIfAborted();
     if (answer.kind === 'started') return { kind: 'started', runtimeThreadId: answer.threadId };
-    if (answer.kind === 'gone') return { kind: 'gone' };
-    const certain = answer.kind === 'refused' || answer.kind === 'rejected';
-    // "Any HTTP answer but 200" to the invoke that the request waits for is a refusal.
-    if (certain && deps.awaited()) {
+    // "Any HTTP answer but 200" to the invoke that the request waits for is a refusal. After one without an answer
+    // nothing is certain any more: the run may have begun.
+    if (answer.kind !== 'unknown' && failures === 0 && deps.awaited()) {
       return { kind: 'refused', message: 'The agent runtime did not take the run. Try again in a moment.' };
     }
+    if (answer.kind === 'gone') return { kind: 'gone' };
     if (answer.kind === 'rejected') {
       return { kind: 'rejected', message: `The agent runtime refused the run (${answer.status}).` };
     }
@@ -117,6 +118,8 @@ async function closeAttempt(
   signal: AbortSignal,
 ): Promise<Closed> {
   const { attempt } = deps.current;
+  // The runtime's own word, which may hold what PostgreSQL refuses.
+  const code = storableText(failure?.code ?? 'runtime_error');
   const next = { attempt: attempt + 1, jobId: deps.newId() };
   const delay = deps.retryDelayMs(attempt);
   const outcome = await deps.journal.append(
@@ -127,8 +130,8 @@ async function closeAttempt(
         attempt,
         nextAttempt: next.attempt,
         nextJobId: next.jobId,
-        outcome: failure?.code ?? 'runtime_error',
-        details: { code: failure?.code ?? 'runtime_error', delay_ms: delay },
+        outcome: code,
+        details: { code, delay_ms: delay },
       }),
     (row) => row.cancelRequestedAt === null,
   );
@@ -175,6 +178,28 @@ export function createProposalActors(deps: ProposalActorsDeps) {
     return () => reading.unsubscribe();
   };
 
+  /**
+   * A reader judges nothing: what it hears of the run's end only makes the registry read the row. A run that the
+   * runtime does not know may be one that its owner is about to invoke, so it is looked for again.
+   */
+  const follow = (run: { attempt: number; runtimeThreadId: string }): (() => void) => {
+    const left = new AbortController();
+    let stop = () => {};
+    const begin = (failures: number): void => {
+      stop = read(run, (fact) => {
+        if (fact.type !== 'runtime.unknown') return;
+        void deps.sleep(deps.awayDelayMs(failures), left.signal).then(() => {
+          if (!left.signal.aborted) begin(failures + 1);
+        });
+      });
+    };
+    begin(0);
+    return () => {
+      left.abort();
+      stop();
+    };
+  };
+
   return {
     invokeRun: fromPromise<InvokeAnswer, { jobId: string; awaited: boolean }>(({ input, signal }) =>
       invokeRun(deps, input.jobId, signal),
@@ -191,12 +216,11 @@ export function createProposalActors(deps: ProposalActorsDeps) {
     settleRun: fromPromise(({ input }: { input: { verdict: Verdict } }) =>
       settleRun(deps.settle, input.verdict),
     ),
-    // A reader judges nothing: what it hears of the run's end only makes the registry read the row.
-    followRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string | null }>(({ input }) =>
-      read(
-        { attempt: input.attempt, runtimeThreadId: input.runtimeThreadId ?? deps.current.jobId },
-        () => undefined,
-      ),
+    followRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string | null }>(
+      ({ input }) => {
+        const run = { attempt: input.attempt, runtimeThreadId: input.runtimeThreadId ?? deps.current.jobId };
+        return follow(run);
+      },
     ),
   };
 }

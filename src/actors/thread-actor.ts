@@ -22,6 +22,7 @@ import { createPhaseNotes } from './phase-notes.js';
 import { createProposalActors } from './proposal-actors.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { ProposalState, Role } from './proposal-types.js';
+import { untilCaughtUp } from './reader-end.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
@@ -112,6 +113,8 @@ export function createThreadActor(
   let deadlineAt = Date.parse(row.deadlineAt);
   let settledHere = false;
   let readsSeen = -1;
+  /** Reads of attempts before this one. */
+  let readsBefore = 0;
   let readsStoodSince = deps.now();
 
   const pipeline = createThreadPipeline({
@@ -247,6 +250,7 @@ export function createThreadActor(
     if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
     if (now === 'retrying') ending = null;
+    if (now === 'invoking') readsBefore = pipeline.reads();
     if (isFinal()) void reachEnd();
     changed.next();
     idleFrom = null;
@@ -280,6 +284,22 @@ export function createThreadActor(
         await sleep(awayDelayMs(failures));
       }
     }
+  }
+
+  let leaving = false;
+  /** A reader goes on reading until it has what lies below the end. */
+  async function leaveWhenCaughtUp(): Promise<void> {
+    if (leaving) return;
+    leaving = true;
+    try {
+      const last = await readLastFrames(deps.db, { proposalId });
+      const reader = { fanOut: pipeline.fanOut, sleep, now: deps.now, isStopped: () => stopped };
+      if (last !== null) await untilCaughtUp(reader, last);
+    } catch (error) {
+      log.warn({ err: error }, 'the last frames could not be read');
+    }
+    leaving = false;
+    actor.send({ type: 'row.finished', status: seen.status });
   }
 
   actor.subscribe({
@@ -324,21 +344,28 @@ export function createThreadActor(
     },
     attach,
     observe(now) {
+      // Two looks at once may come back in either order; an attempt never goes backwards.
+      if (now.version < seen.version) return;
       seen = now;
       deadlineAt = Date.parse(now.deadlineAt);
-      if (now.status !== 'processing') return actor.send({ type: 'row.finished', status: now.status });
+      if (now.status !== 'processing') {
+        if (state() === 'following') return void leaveWhenCaughtUp();
+        return actor.send({ type: 'row.finished', status: now.status });
+      }
       const { attempt, jobId, runtimeThreadId } = now;
       const ours = now.ownerNode === deps.node;
       if (state() === 'following') {
         const advanced = attempt !== current.attempt;
+        const { context } = actor.getSnapshot();
+        const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
         Object.assign(current, { attempt, jobId });
         if (ours) {
           journal.adopt(now);
           notes.adopt(now);
           actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
-        } else if (advanced) {
+        } else if (advanced || named) {
           const told = { attempt, max: config.runs.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
-          pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
+          if (advanced) pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
           actor.send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
         }
       } else if (!ours || now.ownerGeneration !== journal.generation()) {
@@ -356,7 +383,8 @@ export function createThreadActor(
       pipeline.fanOut.sweep(now);
       if (isFinal() || state() === 'following') return;
       const reads = pipeline.reads();
-      if (late || reads !== readsSeen || state() !== 'streaming' || reads === 0) {
+      // The limit counts from the first event of the attempt: a run may wait for its turn.
+      if (late || reads !== readsSeen || state() !== 'streaming' || reads === readsBefore) {
         readsSeen = reads;
         readsStoodSince = now;
       } else if (now - readsStoodSince > config.runs.idleMs) {

@@ -42,6 +42,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const threads = new Map<string, Promise<ThreadActor>>();
   const live = new Map<string, ThreadActor>();
   const timers: NodeJS.Timeout[] = [];
+  const underWay = new Set<Promise<void>>();
   const watch = createDeathWatch(node);
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
@@ -101,6 +102,9 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
         if (actor === undefined) return;
         if (seen.accessVersion !== actor.accessVersion()) await recheckViewers(actor, seen.accessVersion);
         if (seen.version === actor.version()) return;
+        // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
+        const deleted = seen.cancelRequested || seen.status === 'resolved';
+        if (deleted) for (const viewer of actor.viewers()) await recheck(actor.threadId, viewer, 4404);
         const row = await readThread(db, { threadId: seen.threadId });
         if (row !== null) actor.observe(row);
       }),
@@ -110,15 +114,16 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   /** Access was withdrawn, or the workflow deleted: who may not look any more goes. */
   async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
     for (const viewer of actor.viewers()) {
-      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer);
+      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer, 4403);
     }
   }
 
-  async function recheck(threadId: string, viewer: Viewer): Promise<void> {
+  /** `otherwise` = why a read-only viewer that cannot see the thread any more has to go. */
+  async function recheck(threadId: string, viewer: Viewer, otherwise: 4403 | 4404): Promise<void> {
     const found = await findThreadFor(db, { threadId, userId: viewer.userId });
     if (found !== null) return;
     // An owner's access is never withdrawn: what an owner cannot see is deleted.
-    if (viewer.access === 'owner') viewer.close(4404, 'deleted');
+    if (viewer.access === 'owner' || otherwise === 4404) viewer.close(4404, 'deleted');
     else viewer.close(4403, 'access_withdrawn');
   }
 
@@ -136,9 +141,11 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       setInterval(() => {
         if (busy || stopping) return;
         busy = true;
-        void guarded(what, work).finally(() => {
+        const working = guarded(what, work).finally(() => {
           busy = false;
+          underWay.delete(working);
         });
+        underWay.add(working);
       }, milliseconds),
     );
   }
@@ -171,6 +178,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     for (let at = 0; at < rows.length && !stopping; at += TAKE_OVER_AT_ONCE) {
       await Promise.all(
         rows.slice(at, at + TAKE_OVER_AT_ONCE).map(async (row) => {
+          if (stopping) return;
           const taken = await takeOver(db, {
             threadId: row.threadId,
             fromNode: row.ownerNode,
@@ -190,7 +198,10 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   }
 
   async function watchNodes(): Promise<void> {
-    const nodes = await listNodes(db);
+    const nodes = await listNodes(db).catch((error: unknown) => {
+      watch.failed();
+      throw error;
+    });
     const dead = watch.seen(nodes, deps.now());
     const deadNodes = dead.map(({ id }) => id);
     const rows = await listReviveable(db, { node, all: false, deadNodes, limit: TAKE_OVER_BATCH });
@@ -209,6 +220,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   return {
     runtimeRetryAfterSeconds: () => deps.client.circuit.retryAfterSeconds(),
     async startRun(row) {
+      // The row names us: another replica takes it over when our beat stands still.
+      if (stopping) return 'unknown';
       // The look at our own rows may have found the new row first.
       const found = threads.get(row.threadId);
       const actor = found === undefined ? make(row, true) : await found;
@@ -219,7 +232,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       const actor = await open(threadId);
       const attachment = await actor.attach(viewer, position);
       // Access may have been withdrawn between the upgrade and now.
-      if (viewer.accessVersion < actor.accessVersion()) await recheck(threadId, viewer);
+      if (viewer.accessVersion < actor.accessVersion()) await recheck(threadId, viewer, 4403);
       return attachment;
     },
     notice(threadId) {
@@ -246,6 +259,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     async stop() {
       stopping = true;
       for (const timer of timers) clearInterval(timer);
+      // What is being taken over at this moment has an actor then, and is handed over like the rest.
+      await Promise.allSettled(underWay);
       const actors = [...live.values()];
       await Promise.allSettled(actors.map((actor) => actor.handOver()));
       live.clear();

@@ -7,7 +7,7 @@ import type { Logger } from '../telemetry/logger.js';
 
 export type JournalOutcome =
   | { kind: 'committed' }
-  /** The row has moved under our generation, and `goOn` said that the commit makes no sense any more. */
+  /** The row is ours still, and `goOn` said that as it is now the commit makes no sense any more. */
   | { kind: 'moved'; row: ThreadRow }
   /** Another replica owns the row. */
   | { kind: 'lost'; row: ThreadRow }
@@ -31,8 +31,8 @@ export interface JournalDeps {
 /** The owner's commits of one thread, one after another, each looked up when its outcome is unknown. */
 export interface TransitionJournal {
   /**
-   * Makes a commit. Where the row has moved meanwhile, `goOn` decides from it whether the same commit is tried
-   * again. Resolves when the outcome is certain, however long the database is away.
+   * Makes a commit. Where it touched no row, or got no answer and was not made, `goOn` decides from the row of now
+   * whether the same commit is tried again. Resolves when the outcome is certain, however long the database is away.
    */
   append(
     commit: (fence: Fence) => Promise<Committed>,
@@ -66,7 +66,7 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
   }
 
   /** What became of a commit that touched no row or got no answer (`guarantees.md` 2). */
-  async function lookUp(transitionId: string): Promise<JournalOutcome | 'again' | { moved: ThreadRow }> {
+  async function lookUp(transitionId: string): Promise<JournalOutcome | { ours: ThreadRow; moved: boolean }> {
     const found = await answered(() => findTransition(db, { proposalId: row.proposalId, transitionId }));
     if (found === null) return { kind: 'aborted' };
     if (found.value !== null) {
@@ -80,9 +80,9 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
     if (current.ownerGeneration !== generation || current.ownerNode !== deps.node) {
       return { kind: 'lost', row: current };
     }
-    if (current.version === version) return 'again';
+    const moved = current.version !== version;
     version = current.version;
-    return { moved: current };
+    return { ours: current, moved };
   }
 
   async function run(
@@ -91,6 +91,7 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
   ): Promise<JournalOutcome> {
     const transitionId = deps.newId();
     for (let failures = 0; !aborted; ) {
+      let untouched = false;
       try {
         const fence = { proposalId: row.proposalId, generation, version, transitionId };
         const committed = await withDeadline(commit(fence), deps.queryDeadlineMs);
@@ -98,18 +99,18 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
           version = committed.version;
           return { kind: 'committed' };
         }
+        untouched = true;
       } catch (error) {
         if (isContentError(error)) return { kind: 'refused', error: error as Error };
         log.warn({ err: error, failures }, 'a commit got no answer');
         await deps.sleep(deps.delayMs(failures++));
       }
       const outcome = await lookUp(transitionId);
-      if (outcome === 'again') continue;
-      if ('moved' in outcome) {
-        if (!goOn(outcome.moved)) return { kind: 'moved', row: outcome.moved };
-        continue;
-      }
-      return outcome;
+      if (!('ours' in outcome)) return outcome;
+      // Asked of a row that has not moved, too: an earlier commit may have followed the cancel that this one's
+      // condition refuses, and the same statement would touch no row for ever.
+      if (!goOn(outcome.ours)) return { kind: 'moved', row: outcome.ours };
+      if (!outcome.moved && untouched) await deps.sleep(deps.delayMs(failures++));
     }
     return { kind: 'aborted' };
   }

@@ -1,0 +1,113 @@
+import type { CommonQueryMethods } from 'slonik';
+import t from 'tap';
+import { type SettleDeps, settleRun } from '../../src/actors/settle-run.js';
+import type { JournalOutcome } from '../../src/actors/transition-journal.js';
+import type { ThreadRow } from '../../src/db/row-schemas.js';
+import type { LastFrames } from '../../src/streams/fan-out.js';
+
+const files = { '/a.md': { content: ['two'] } };
+const stateBytes = Buffer.from(JSON.stringify({ seq: 4, event_type: 'on_state_update', data: { files } }));
+const row = (status: ThreadRow['status']) => ({ status }) as ThreadRow;
+
+/** The commits come to these outcomes, one after the other; what viewers are told is written down. */
+function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) {
+  const told: LastFrames[] = [];
+  const committed: unknown[] = [];
+  let appended = 0;
+  const deps = {
+    db: {} as CommonQueryMethods,
+    journal: { append: async () => outcomes[appended++] },
+    pipeline: {
+      fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
+      newestFiles: { frame: () => ({ number: 4, bytes: stateBytes }), files: () => files },
+      damaged: () => false,
+      finish: (last: LastFrames) => told.push(last),
+    },
+    proposalId: 'p',
+    from: () => 'streaming',
+    attempt: () => 1,
+    ending: () => ({ errorNumber: 0, errorBytes: null, error: null, endNumber: 5, state: null }),
+    askState: async () => ({ kind: 'not_found' as const }),
+    sleep: async () => undefined,
+    delayMs: () => 0,
+    pastDeadline: () => false,
+    allowed: { fileBytes: 100, files: 10 },
+    onCommitted: (...what: unknown[]) => committed.push(what),
+    ...overrides,
+  };
+  return { deps: deps as unknown as SettleDeps, told, committed, appended: () => appended };
+}
+
+t.test('content that PostgreSQL refuses fails the run without it', async (t) => {
+  const { deps, told, committed } = bench([
+    { kind: 'refused', error: new Error('22P05') },
+    { kind: 'committed' },
+  ]);
+  t.strictSame(await settleRun(deps, { kind: 'completed' }), { kind: 'committed', status: 'failed' });
+  t.strictSame(committed, [['failed', 'invalid_content']]);
+  const frames = told[0]?.frames.map(({ number, bytes }) => [number, JSON.parse(bytes.toString())]);
+  t.match(frames, [
+    [4, { event_type: 'on_state_update' }],
+    [5, { seq: 5, event_type: 'error', data: { code: 'invalid_content', retryable: false } }],
+    [6, { seq: 6, event_type: 'end', data: { status: 'failed', files: {} } }],
+  ]);
+});
+
+t.test('nothing is told of a commit that was not made', async (t) => {
+  const cases: [JournalOutcome, unknown][] = [
+    [{ kind: 'moved', row: row('processing') }, { kind: 'cancelled' }],
+    [{ kind: 'lost', row: row('processing') }, { kind: 'lost' }],
+    [{ kind: 'aborted' }, { kind: 'lost' }],
+    [
+      { kind: 'finished', row: row('failed') },
+      { kind: 'finished', status: 'failed' },
+    ],
+  ];
+  for (const [outcome, settled] of cases) {
+    const { deps, told, committed } = bench([outcome]);
+    t.strictSame(await settleRun(deps, { kind: 'completed' }), settled);
+    t.strictSame([told, committed], [[], []]);
+  }
+});
+
+t.test('a failure that PostgreSQL refuses is a fault of ours', async (t) => {
+  const { deps, told } = bench([{ kind: 'refused', error: new Error('refused') }]);
+  const error = { code: 'x', message: 'y', retryable: false };
+  await t.rejects(settleRun(deps, { kind: 'failed', error, byRuntime: false }), { message: 'refused' });
+  t.strictSame(told, []);
+});
+
+t.test(
+  'a runtime that does not tell its state is asked until the deadline, or some twenty times',
+  async (t) => {
+    let asked = 0;
+    const noFiles = {
+      fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
+      newestFiles: { frame: () => null, files: () => null },
+      damaged: () => false,
+      finish: () => undefined,
+    } as unknown as SettleDeps['pipeline'];
+    const running = { thread_id: 't', status: 'running' as const, result: null, generated_files: null };
+    const says = bench([{ kind: 'committed' }], {
+      pipeline: noFiles,
+      askState: async () => {
+        asked++;
+        return { kind: 'state', state: running };
+      },
+    });
+    t.strictSame(await settleRun(says.deps, { kind: 'completed' }), { kind: 'committed', status: 'failed' });
+    t.equal(asked, 20);
+    t.strictSame(says.committed, [['failed', 'completed_without_files']]);
+    asked = 0;
+    const away = bench([{ kind: 'committed' }], {
+      pipeline: noFiles,
+      pastDeadline: () => asked >= 50,
+      askState: async () => {
+        asked++;
+        return { kind: 'away' };
+      },
+    });
+    await settleRun(away.deps, { kind: 'completed' });
+    t.equal(asked, 50, 'away is not failed: only the deadline ends it');
+  },
+);

@@ -1,0 +1,120 @@
+import t from 'tap';
+import { createViewerEntrance, type ViewerEntranceDeps } from '../../src/actors/viewer-entrance.js';
+import type { Viewer, ViewerPosition } from '../../src/streams/viewer.js';
+
+interface Joined {
+  position: ViewerPosition;
+  trusted: boolean;
+  at: number;
+}
+
+/** An entrance on a clock of its own: waiting moves the clock and lets `passes` happen. */
+function entrance(passes: (now: number) => void = () => undefined) {
+  const thread = { known: false, finished: false, final: false, stopped: false, epoch: '1.1', released: 0 };
+  const joined: Joined[] = [];
+  const closed: number[] = [];
+  const calls = { drained: 0, left: 0 };
+  let clock = 0;
+  const pass = async (milliseconds: number) => {
+    // At least 100 ms pass: whoever waits is woken by anything that happens to the thread.
+    clock += Math.max(Math.min(milliseconds, 100), 1);
+    passes(clock);
+    await Promise.resolve();
+  };
+  const pipeline = {
+    known: () => thread.known,
+    finished: () => thread.finished,
+    fanOut: {
+      epoch: () => thread.epoch,
+      lastReleased: () => thread.released,
+      join(_viewer: Viewer, position: ViewerPosition, _facts: unknown, trusted: boolean) {
+        joined.push({ position, trusted, at: clock });
+        return { drained: () => calls.drained++, leave: () => calls.left++ };
+      },
+    },
+  };
+  const attach = createViewerEntrance({
+    pipeline: pipeline as unknown as ViewerEntranceDeps['pipeline'],
+    facts: () => ({ thread_id: 't', proposal_id: 'p', status: 'processing', phase: 'streaming' }),
+    isFinal: () => thread.final,
+    isStopped: () => thread.stopped,
+    happens: pass,
+    sleep: pass,
+    now: () => clock,
+    sendToRun: () => true,
+  });
+  const viewer = { close: (code: number) => closed.push(code) } as unknown as Viewer;
+  return { thread, joined, closed, calls, attach: (position: ViewerPosition) => attach(viewer, position) };
+}
+
+t.test('a viewer without a position is let in at once', async (t) => {
+  const { attach, joined, calls } = entrance();
+  const attachment = await attach({});
+  t.strictSame(joined, [{ position: {}, trusted: false, at: 0 }]);
+  attachment.drained();
+  attachment.detach();
+  t.strictSame(calls, { drained: 1, left: 1 });
+  t.equal(attachment.sendToRun('x'), true);
+});
+
+t.test('a position waits until this replica knows the log', async (t) => {
+  const house = entrance((now) => {
+    if (now >= 700) Object.assign(house.thread, { known: true, released: 9 });
+  });
+  await house.attach({ after: 4, epoch: '1.1' });
+  t.match(house.joined, [{ trusted: false, at: 700 }]);
+});
+
+t.test(
+  'while the runtime is away a position in the row’s epoch is believed after 5 s, another is not',
+  async (t) => {
+    const own = entrance();
+    await own.attach({ after: 4, epoch: '1.1' });
+    t.strictSame(own.joined, [{ position: { after: 4, epoch: '1.1' }, trusted: true, at: 5_000 }]);
+    const unnamed = entrance();
+    await unnamed.attach({ after: 4 });
+    t.match(unnamed.joined, [{ trusted: true }], 'without an epoch the first is meant');
+    const foreign = entrance();
+    await foreign.attach({ after: 4, epoch: '2.1' });
+    t.match(foreign.joined, [{ trusted: false }]);
+  },
+);
+
+t.test('a position ahead of us waits 1 s for numbers that another replica has seen first', async (t) => {
+  const coming = entrance((now) => {
+    coming.thread.released = Math.floor(now / 100);
+  });
+  coming.thread.known = true;
+  await coming.attach({ after: 4, epoch: '1.1' });
+  t.match(coming.joined, [{ trusted: false, at: 400 }]);
+  const never = entrance();
+  never.thread.known = true;
+  await never.attach({ after: 4, epoch: '1.1' });
+  t.match(never.joined, [{ trusted: false, at: 1_000 }]);
+  const finished = entrance();
+  Object.assign(finished.thread, { final: true, finished: true });
+  await finished.attach({ after: 4, epoch: '1.1' });
+  t.match(finished.joined, [{ at: 0 }], 'a final row is judged at once');
+});
+
+t.test('a row that has ended is joined when its last frames are here', async (t) => {
+  const house = entrance((now) => {
+    if (now >= 300) house.thread.finished = true;
+  });
+  house.thread.final = true;
+  await house.attach({});
+  t.match(house.joined, [{ at: 300 }]);
+});
+
+t.test('a viewer that left while it waited joins nothing', async (t) => {
+  const house = entrance();
+  const attaching = house.attach({ after: 4 });
+  house.thread.known = true;
+  house.thread.stopped = true;
+  const attachment = await attaching;
+  t.strictSame(house.closed, [1012], 'a replica that stops sends it elsewhere');
+  attachment.drained();
+  attachment.detach();
+  t.strictSame(house.joined, []);
+  t.strictSame(house.calls, { drained: 0, left: 0 });
+});
