@@ -1,4 +1,5 @@
 import './library-settings.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { RunnableConfig } from '@langchain/core/runnables';
 import {
   type ChannelVersions,
@@ -128,7 +129,11 @@ export class CheckpointStore extends PostgresSaver {
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     const { thread_id, checkpoint_ns = '', checkpoint_id } = config.configurable ?? {};
     const written = this.#fresh.get(String(thread_id));
-    if (written !== undefined && checkpoint_id === undefined && !written.has(checkpoint_ns)) return undefined;
+    if (written !== undefined && checkpoint_id === undefined && !written.has(checkpoint_ns)) {
+      // The pause that a query would have been: sockets are served between an agent's first steps.
+      await nextTurn();
+      return undefined;
+    }
     try {
       return await super.getTuple(config);
     } catch (cause) {

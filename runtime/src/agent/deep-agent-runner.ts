@@ -79,6 +79,8 @@ export function createDeepAgentRunner(deps: DeepAgentRunnerDeps): AgentRunner {
       const first = view.update([], state);
       if (first !== null) tell({ event_type: 'on_state_update', data: first });
 
+      // The answer to invoke leaves before the work begins.
+      await nextTurn();
       const { agent, names } = await agents.get(input.agent_definition);
       run.signal.throwIfAborted();
       const items = await agent.stream(checkpoint ? null : graphInput, {

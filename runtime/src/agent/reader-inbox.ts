@@ -1,4 +1,5 @@
 import './library-settings.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { HumanMessage } from '@langchain/core/messages';
 import { type AgentMiddleware, createMiddleware } from 'langchain';
 
@@ -29,7 +30,9 @@ export function createReaderInboxes(): ReaderInboxes {
       .map((content) => new HumanMessage(content)) ?? [];
   const middleware = createMiddleware({
     name: 'reader-inbox',
-    beforeModel: (_state, { configurable }) => {
+    beforeModel: async (_state, { configurable }) => {
+      // Every step before a turn is the library's own work: what has arrived meanwhile is heard first.
+      await nextTurn();
       const messages = take(configurable?.thread_id);
       return messages.length > 0 ? { messages } : undefined;
     },
