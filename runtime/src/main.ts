@@ -10,12 +10,24 @@ import { createTracing } from './telemetry/tracing.js';
 /** Beside the runs' table, in a schema of its own: the library's tables are the library's affair. */
 const checkpointSchema = 'checkpoints';
 
+/** A busy machine's start is not held up for longer, in milliseconds. */
+const longestWarmUp = 1_000;
+
+async function loadAgents() {
+  const [{ setupCheckpoints }, { createDeepAgentRunner }, { warmUpAgents }] = await Promise.all([
+    import('./agent/checkpoints.js'),
+    import('./agent/deep-agent-runner.js'),
+    import('./agent/warm-up.js'),
+  ]);
+  return { setupCheckpoints, createDeepAgentRunner, warm: warmUpAgents(longestWarmUp) };
+}
+
 async function main(): Promise<void> {
   const config = processConfig();
   const model = modelSettingOf(config.model, { chunkDelayMs: config.scriptedChunkMs });
   // They take most of a start: they load while the database is prepared, and not for a configuration
   // that is refused.
-  const loading = Promise.all([import('./agent/checkpoints.js'), import('./agent/deep-agent-runner.js')]);
+  const loading = loadAgents();
   const logger = createLogger(config.logLevel);
   const tracing = await createTracing(config.otlpEndpoint);
   const runtime = await createRuntime(config, {
@@ -23,8 +35,8 @@ async function main(): Promise<void> {
     tracer: tracing.tracer,
     now: () => performance.now(),
     createRunner: async ({ pool, logger }) => {
-      const [{ setupCheckpoints }, { createDeepAgentRunner }] = await loading;
-      await setupCheckpoints(pool, checkpointSchema);
+      const { setupCheckpoints, createDeepAgentRunner, warm } = await loading;
+      await Promise.all([setupCheckpoints(pool, checkpointSchema), warm]);
       return createDeepAgentRunner({ pool, schema: checkpointSchema, model, logger });
     },
   });

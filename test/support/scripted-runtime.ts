@@ -14,7 +14,7 @@ import {
 type RuntimeEndpoint = 'invoke' | 'state' | 'cancel' | 'cleanup' | 'stream';
 
 /** A request as it arrived, streams included. */
-interface ScriptedRequest {
+export interface ScriptedRequest {
   readonly endpoint: RuntimeEndpoint;
   readonly threadId: string;
   readonly method: string;

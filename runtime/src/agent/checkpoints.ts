@@ -1,4 +1,5 @@
 import './library-settings.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { RunnableConfig } from '@langchain/core/runnables';
 import {
   type ChannelVersions,
@@ -38,6 +39,8 @@ const rememberedPurges = 10_000;
 export class CheckpointStore extends PostgresSaver {
   readonly #gone = new Set<string>();
   readonly #busy = new Map<string, Set<Promise<unknown>>>();
+  /** Of threads that began here: the name spaces that have been written. */
+  readonly #fresh = new Map<string, Set<string>>();
   readonly #pool: pg.Pool;
   readonly #tables: string;
 
@@ -110,7 +113,27 @@ export class CheckpointStore extends PostgresSaver {
     });
   }
 
+  /**
+   * Says that nothing is stored of the thread, and that nobody but this store writes to it until
+   * {@link endFresh}. The library asks for a checkpoint before every agent's first step, twice: for
+   * what cannot be there the database is not asked.
+   */
+  beginFresh(threadId: string): void {
+    this.#fresh.set(threadId, new Set());
+  }
+
+  endFresh(threadId: string): void {
+    this.#fresh.delete(threadId);
+  }
+
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    const { thread_id, checkpoint_ns = '', checkpoint_id } = config.configurable ?? {};
+    const written = this.#fresh.get(String(thread_id));
+    if (written !== undefined && checkpoint_id === undefined && !written.has(checkpoint_ns)) {
+      // The pause that a query would have been: sockets are served between an agent's first steps.
+      await nextTurn();
+      return undefined;
+    }
     try {
       return await super.getTuple(config);
     } catch (cause) {
@@ -144,6 +167,7 @@ export class CheckpointStore extends PostgresSaver {
   async #track<T>(config: RunnableConfig, write: () => Promise<T>): Promise<T | undefined> {
     const threadId = String(config.configurable?.thread_id);
     if (this.#gone.has(threadId)) return undefined;
+    this.#fresh.get(threadId)?.add(config.configurable?.checkpoint_ns ?? '');
     const writing = write();
     const busy = this.#busy.get(threadId) ?? new Set();
     this.#busy.set(threadId, busy.add(writing));

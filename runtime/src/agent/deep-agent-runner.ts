@@ -6,10 +6,11 @@ import type pg from 'pg';
 import type { AgentRunner, RunEvent, RunHandle, RunInput, RunOutcome } from '../agent-runner.js';
 import { checkModel, createModelSource } from '../models/chat-models.js';
 import type { ModelSetting } from '../models/model-setting.js';
+import { createAgentCache } from './agent-cache.js';
 import { type AgentTeam, teamOf } from './agent-definition.js';
 import { buildAgent } from './build-agent.js';
 import { CheckpointStore } from './checkpoints.js';
-import { createReaderInbox, type ReaderInbox } from './reader-inbox.js';
+import { createReaderInboxes } from './reader-inbox.js';
 import { runEventOf } from './run-events.js';
 import { stopOf } from './run-failure.js';
 import { givenPathsOf, graphInputOf } from './run-input.js';
@@ -48,32 +49,39 @@ export function createDeepAgentRunner(deps: DeepAgentRunnerDeps): AgentRunner {
   const { pool, schema, model, tools = {}, logger, clock = Date.now } = deps;
   const store = new CheckpointStore(pool, schema);
   const models = createModelSource(model);
+  const inboxes = createReaderInboxes();
   const running = new Set<string>();
+  const agents = createAgentCache(async (definition) => {
+    const team = teamOf(definition);
+    const agent = await buildAgent(team, {
+      modelFor: (spec) => models(spec.model),
+      tools,
+      checkpointer: store,
+      inbox: inboxes.middleware,
+    });
+    return { agent, names: displayNamesOf(team) };
+  });
 
   async function stream(
     threadId: string,
     input: RunInput,
     tell: (event: RunEvent) => void,
-    run: { signal: AbortSignal; control: RunControl; inbox: ReaderInbox },
+    run: { signal: AbortSignal; control: RunControl; resumed: boolean },
   ): Promise<RunOutcome> {
     const given = givenPathsOf(input);
     const view = createStateView(given);
     try {
-      const team = teamOf(input.agent_definition);
       const graphInput = graphInputOf(input, new Date(clock()).toISOString());
       const config = { configurable: { thread_id: threadId } };
-      const checkpoint = await store.getTuple(config);
+      const checkpoint = run.resumed ? await store.getTuple(config) : undefined;
       const state: GraphState = checkpoint ? stateIn(checkpoint.checkpoint.channel_values) : graphInput;
       // The first event of every run is its whole state: a resumed run's reader has nothing else to begin with.
       const first = view.update([], state);
       if (first !== null) tell({ event_type: 'on_state_update', data: first });
 
-      const agent = await buildAgent(team, {
-        modelFor: (spec) => models(spec.model),
-        tools,
-        checkpointer: store,
-        inbox: run.inbox.middleware,
-      });
+      // The answer to invoke leaves before the work begins.
+      await nextTurn();
+      const { agent, names } = await agents.get(input.agent_definition);
       run.signal.throwIfAborted();
       const items = await agent.stream(checkpoint ? null : graphInput, {
         ...config,
@@ -83,7 +91,6 @@ export function createDeepAgentRunner(deps: DeepAgentRunnerDeps): AgentRunner {
         control: run.control,
         recursionLimit,
       });
-      const names = displayNamesOf(team);
       let count = 0;
       for await (const item of items) {
         const event = runEventOf(item, view, names);
@@ -97,6 +104,8 @@ export function createDeepAgentRunner(deps: DeepAgentRunnerDeps): AgentRunner {
         return { status: 'failed', files: view.files(), error: run.signal.reason.failure };
       }
       const stop = stopOf(thrown);
+      // Whatever went wrong shall not be met again by the next run.
+      agents.forget(input.agent_definition);
       logger?.warn({ thread_id: threadId, err: thrown, stop }, 'run stopped');
       return stop.status === 'failed' ? { ...stop, files: view.files() } : stop;
     }
@@ -109,12 +118,13 @@ export function createDeepAgentRunner(deps: DeepAgentRunnerDeps): AgentRunner {
       checkModel(model, [team.main, ...team.specialists]);
     },
 
-    run(threadId, input, onEvent): RunHandle {
+    run(threadId, input, onEvent, { resumed }): RunHandle {
       if (running.has(threadId)) throw new RunnerError('already_running', 'This thread is running already.');
       running.add(threadId);
       const aborter = new AbortController();
       const control = new RunControl();
-      const inbox = createReaderInbox();
+      const inbox = inboxes.open(threadId);
+      if (!resumed) store.beginFresh(threadId);
       const tell = (event: RunEvent) => {
         try {
           onEvent(event);
@@ -122,9 +132,11 @@ export function createDeepAgentRunner(deps: DeepAgentRunnerDeps): AgentRunner {
           logger?.warn({ thread_id: threadId, err }, 'an event could not be handed on');
         }
       };
-      const done = stream(threadId, input, tell, { signal: aborter.signal, control, inbox }).finally(
+      const done = stream(threadId, input, tell, { signal: aborter.signal, control, resumed }).finally(
         async () => {
+          inbox.close();
           await Promise.race([store.settled(threadId), pause(trailingWrites)]);
+          store.endFresh(threadId);
           running.delete(threadId);
         },
       );

@@ -1,4 +1,5 @@
 import './library-settings.js';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AIMessage } from '@langchain/core/messages';
 import { type AgentMiddleware, createMiddleware } from 'langchain';
 
@@ -11,8 +12,10 @@ import { RunnerError } from './runner-error.js';
 export function createModelCallLimit(limit: number): AgentMiddleware {
   return createMiddleware({
     name: 'model-call-limit',
-    wrapModelCall: (request, handler) => {
+    wrapModelCall: async (request, handler) => {
       const calls = request.messages.filter((message) => AIMessage.isInstance(message)).length;
+      // Milliseconds of the library's own work lie on both sides: sockets are served between them.
+      await nextTurn();
       if (calls < limit) return handler(request);
       throw new RunnerError(
         'model_call_limit',

@@ -15,6 +15,8 @@ export function createPool(
     application_name: `deepagents-runtime ${options.name}`,
     connectionTimeoutMillis: 5_000,
     idleTimeoutMillis: 60_000,
+    // Who comes after a pause does not wait for a handshake.
+    min: Math.min(2, options.size),
     statement_timeout: 10_000,
     // The server's timeout does not fire when the server is frozen or unreachable.
     query_timeout: 15_000,

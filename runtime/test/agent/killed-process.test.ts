@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import tap, { test } from 'tap';
 import { sampleFiles } from '../models/sample-specification.js';
@@ -10,21 +11,17 @@ tap.setTimeout(180_000);
 
 const child = fileURLToPath(new URL('./kill-child.js', import.meta.url));
 
-/** Kills the child with SIGKILL once it has told so many events. */
-async function killedAfter(events: number, args: string[]): Promise<void> {
+/** Kills the child with SIGKILL as soon as it says how many events each of its threads has told; those numbers. */
+async function killed(args: string[]): Promise<number[]> {
   const running = spawn(process.execPath, [child, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const gone = new Promise((resolve) => running.once('exit', resolve));
+  let said = '';
   running.stdout.on('data', (data: Buffer) => {
-    if (
-      data
-        .toString()
-        .trim()
-        .split('\n')
-        .some((line) => Number(line) >= events)
-    )
-      running.kill('SIGKILL');
+    said += data.toString();
+    running.kill('SIGKILL');
   });
-  await gone;
+  const [code, signal] = await once(running, 'close');
+  if (signal !== 'SIGKILL') throw new Error(`The process ended by itself with ${code}`);
+  return JSON.parse(said) as number[];
 }
 
 test('A run whose process was killed at any moment resumes to exactly the same files', async (t) => {
@@ -33,11 +30,20 @@ test('A run whose process was killed at any moment resumes to exactly the same f
   const undisturbed = watch(runner, inputOf(prompt, sampleFiles()));
   const expected = completedTexts(await undisturbed.done);
   const messages = statesOf(undisturbed.events).at(-1)?.messages.length;
-  for (const events of [1, 40, 90, 150]) {
-    const threadId = randomUUID();
-    await killedAfter(events, [databaseUrl(), schema, threadId, prompt]);
+
+  // One kill for runs that stand at their end, in their middle and at their beginning.
+  const threads = [0, 60, 110, 149].map((begunAt) => ({ threadId: randomUUID(), begunAt }));
+  const told = await killed([
+    databaseUrl(),
+    schema,
+    prompt,
+    '150',
+    ...threads.map(({ threadId, begunAt }) => `${threadId}:${begunAt}`),
+  ]);
+  t.ok((told[0] ?? 0) < undisturbed.events.length, 'no run had ended');
+  for (const [at, { threadId }] of threads.entries()) {
     const resumed = watch(runner, inputOf(prompt, sampleFiles()), threadId, true);
-    t.same(completedTexts(await resumed.done), expected, `killed after ${events} events`);
+    t.same(completedTexts(await resumed.done), expected, `killed after ${told[at]} events`);
     t.equal(statesOf(resumed.events).at(-1)?.messages.length, messages);
   }
 });

@@ -6,8 +6,16 @@ import { jobOf, type Stream, startRuntime } from '../support/test-runtime.js';
 
 const megabytes = 1024 * 1024;
 
-const script: Script = async ({ token, files, wait, input }) => {
-  const { tokens = 0, state = 0, pause = 0, size = 10 } = input.agent_definition as Record<string, number>;
+const script: Script = async ({ token, files, wait, input, messages }) => {
+  const {
+    tokens = 0,
+    state = 0,
+    pause = 0,
+    size = 10,
+    held = 0,
+  } = input.agent_definition as Record<string, number>;
+  // Until its reader is there and says so: a busy machine may let it in late.
+  while (held > 0 && messages.length === 0) await wait(5);
   for (let n = 1; n <= tokens; n++) {
     token(`${n}`.padEnd(size, '.'));
     if (n % 100 === 0) await wait(pause);
@@ -154,9 +162,11 @@ test('Events are kept within a budget for the whole process', async (t) => {
   });
 
   await t.test('a reader whose next event went is sent away', async (t) => {
-    const agent_definition = { tokens: 20_000, size: 1000, pause: 2 };
+    const agent_definition = { tokens: 20_000, size: 1000, pause: 2, held: 1 };
     await runtime.invoke(jobOf({ job_id: 'behind', agent_definition }));
     const stream = runtime.stream('behind');
+    await stream.until((frame) => frame.event_type === 'on_open');
+    stream.socket.send(JSON.stringify({ type: 'message', content: 'begin' }));
     await stream.until((frame) => frame.seq === 1);
     stream.socket.pause();
     await runtime.finished('behind');

@@ -16,7 +16,7 @@ import { type ScriptTools, scriptToolsOf } from './script-tools.js';
 
 /** Characters of a tool call's arguments in one chunk. */
 const argumentPiece = 160;
-/** Without a pause between chunks, other runs get their turn of the loop after so many. */
+/** Without a pause between chunks, sockets and other runs get their turn of the loop after the first and then so many. */
 const chunksPerTurn = 16;
 
 /**
@@ -58,7 +58,7 @@ export class ScriptedModel extends BaseChatModel {
     let sent = 0;
     for (const message of chunksOf(turn, messages)) {
       if (delay > 0) await pause(delay, undefined, { signal });
-      else if (sent % chunksPerTurn === chunksPerTurn - 1) await nextTurn(undefined, { signal });
+      else if (sent % chunksPerTurn === 1) await nextTurn(undefined, { signal });
       signal?.throwIfAborted();
       sent += 1;
       const chunk = new ChatGenerationChunk({ message, text: message.text });
