@@ -176,7 +176,7 @@ t.test('a cancel ends the run at once where none is open', async (t) => {
   );
   t.match(await untilStatus(invoking.replica, first.proposalId, 'failed'), { error: { code: 'cancelled' } });
 
-  const retrying = await createHouse(t, {}, { runs: { retryBaseMs: 60_000, retryMaxMs: 60_000 } });
+  const retrying = await createHouse(t, {}, { runs: { retryBaseMs: 1e9, retryMaxMs: 1e9 } });
   const { proposalId, thread, watcher } = await retrying.running();
   thread.fail('model_error', 'No.', true);
   await watcher.until('on_retry');
@@ -244,7 +244,7 @@ t.test('the total deadline ends what invokes, what streams and what is being tri
   const streaming = await createHouse(t, {}, short);
   const second = await streaming.running();
   second.thread.pushFiles({ '/a.md': 'half' });
-  const waiting = { totalMs: 3_000, retryBaseMs: 60_000, retryMaxMs: 60_000 };
+  const waiting = { totalMs: 3_000, retryBaseMs: 1e9, retryMaxMs: 1e9 };
   const retrying = await createHouse(t, {}, { runs: waiting });
   const third = await retrying.running();
   third.thread.fail('model_error', 'No.', true);
