@@ -32,6 +32,9 @@ function refusesTheContent(cause: unknown): boolean {
 /** Enough to outlive any write that trails behind an abort, without growing for ever. */
 const rememberedPurges = 10_000;
 
+/** Values of a statement that is prepared: a step of an agent writes a dozen rows at most. */
+const commonValues = 128;
+
 /**
  * PostgreSQL checkpoints that can be deleted for certain: writes trail behind an abort, so each is
  * tracked, and a purged thread takes none any more.
@@ -79,7 +82,8 @@ export class CheckpointStore extends PostgresSaver {
           : `WITH blobs AS (
                INSERT INTO ${this.#tables}.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
                VALUES ${rows} ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING)`;
-      await this.#pool.query(
+      await this.#write(
+        `put ${blobs.length}`,
         `${insertBlobs}
          INSERT INTO ${this.#tables}.checkpoints
            (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
@@ -99,7 +103,8 @@ export class CheckpointStore extends PostgresSaver {
       const rows = await this._dumpWrites(thread_id, checkpoint_ns, checkpoint_id, taskId, writes);
       if (rows.length === 0) return;
       const replace = writes.every(([channel]) => channel in WRITES_IDX_MAP);
-      await this.#pool.query(
+      await this.#write(
+        `${replace ? 'replace' : 'add'} ${rows.length}`,
         `INSERT INTO ${this.#tables}.checkpoint_writes
            (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob)
          VALUES ${rowsFrom(0, rows)}
@@ -162,6 +167,12 @@ export class CheckpointStore extends PostgresSaver {
     );
     await super.deleteThread(threadId);
     return result.rows[0]?.there ?? false;
+  }
+
+  /** Named, so that PostgreSQL plans each shape once for a connection; those of rare lengths are not kept. */
+  async #write(shape: string, text: string, values: unknown[]): Promise<void> {
+    const isCommon = values.length <= commonValues;
+    await this.#pool.query({ text, values, ...(isCommon ? { name: `${this.#tables} ${shape}` } : {}) });
   }
 
   async #track<T>(config: RunnableConfig, write: () => Promise<T>): Promise<T | undefined> {
