@@ -90,9 +90,11 @@ async function invokeRun(
   signal: AbortSignal,
 ): Promise<InvokeAnswer> {
   if (deps.current.attempt > 1) await untilEarlierAttemptsAreOver(deps, signal);
-  const stored = (await untilAnswered(deps, signal, () =>
-    readInput(deps.db, { proposalId: deps.proposalId }),
-  )) as RunInput;
+  const stored =
+    deps.input ??
+    ((await untilAnswered(deps, signal, () =>
+      readInput(deps.db, { proposalId: deps.proposalId }),
+    )) as RunInput);
   const request: InvokeRequest = { trace_id: deps.traceId, job_id: jobId, ...stored };
   for (let failures = 0; ; failures++) {
     const answer = await deps.client.invoke(request, { signal, traceparent: deps.traceparent });

@@ -23,6 +23,7 @@ import { createProposalActors } from './proposal-actors.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { ProposalState, Role } from './proposal-types.js';
 import { untilCaughtUp } from './reader-end.js';
+import type { RunInput } from './run-input.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
@@ -77,6 +78,8 @@ export interface ThreadActorOptions {
   role: Role;
   /** The request that made the proposal waits for the first invoke. */
   awaited: boolean;
+  /** The proposal's input, where it was just written. */
+  input: RunInput | null;
   traceId: string;
   traceparent: string | null;
 }
@@ -187,6 +190,7 @@ export function createThreadActor(
       },
     },
     proposalId,
+    input: options.input,
     traceId: options.traceId,
     traceparent: options.traceparent,
     maxAttempts: config.runs.maxAttempts,

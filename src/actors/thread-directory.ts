@@ -1,5 +1,6 @@
 import type { ThreadRow } from '../db/row-schemas.js';
 import type { Viewer, ViewerPosition } from '../streams/viewer.js';
+import type { RunInput } from './run-input.js';
 
 /** How the first invoke of a new run went, within the time that the request waits. */
 export type StartOutcome = 'started' | 'unknown' | 'refused';
@@ -18,8 +19,8 @@ export interface Attachment {
 export interface ThreadDirectory {
   /** Null while the runtime may be called; else the seconds to name in Retry-After (the circuit is open). */
   runtimeRetryAfterSeconds(): number | null;
-  /** Starts the actor of a proposal that was just written, and waits for its first invoke at most `runs.startWaitMs`. `refused`: the row has failed and its key is deleted. */
-  startRun(row: ThreadRow): Promise<StartOutcome>;
+  /** Starts the actor of a proposal that was just written with this input (null: it is read), and waits for its first invoke at most `runs.startWaitMs`. `refused`: the row has failed and its key is deleted. */
+  startRun(row: ThreadRow, input: RunInput | null): Promise<StartOutcome>;
   /** Serves a viewer: `on_subscribed`, what it missed, then the run. Rejects with an AppError where the row cannot be read. */
   attach(threadId: string, viewer: Viewer, position: ViewerPosition): Promise<Attachment>;
   /** The row has changed (cancel, decision, access): a hint to look at it. */

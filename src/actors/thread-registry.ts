@@ -9,6 +9,7 @@ import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
 import { createDeathWatch } from './death-watch.js';
+import type { RunInput } from './run-input.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
 
@@ -54,7 +55,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     threads.delete(threadId);
   }
 
-  function make(row: ThreadRow, awaited: boolean): ThreadActor {
+  function make(row: ThreadRow, awaited: boolean, input: RunInput | null = null): ThreadActor {
     const role = row.status === 'processing' && row.ownerNode !== node ? 'reader' : 'owner';
     const active = context.active();
     const actor = createThreadActor(
@@ -71,6 +72,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       {
         role,
         awaited,
+        input,
         traceId: traceIdOf(active) ?? row.proposalId.replaceAll('-', ''),
         traceparent: traceparentOf(active),
       },
@@ -219,12 +221,12 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
 
   return {
     runtimeRetryAfterSeconds: () => deps.client.circuit.retryAfterSeconds(),
-    async startRun(row) {
+    async startRun(row, input) {
       // The row names us: another replica takes it over when our beat stands still.
       if (stopping) return 'unknown';
       // The look at our own rows may have found the new row first.
       const found = threads.get(row.threadId);
-      const actor = found === undefined ? make(row, true) : await found;
+      const actor = found === undefined ? make(row, true, input) : await found;
       if (found === undefined) threads.set(row.threadId, Promise.resolve(actor));
       return actor.started(deps.config.runs.startWaitMs);
     },

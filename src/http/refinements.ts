@@ -1,6 +1,6 @@
 import { emptyRequest, refinementStarted, startRefinementRequest } from '@ide-orchestrator/protocol';
 import type { CommonQueryMethods } from 'slonik';
-import { runInputOf } from '../actors/run-input.js';
+import { type RunInput, runInputOf } from '../actors/run-input.js';
 import type { ThreadDirectory } from '../actors/thread-directory.js';
 import { answerProposalKey } from '../db/idempotency.js';
 import { findProposalFor, startProposal } from '../db/proposals.js';
@@ -105,6 +105,8 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
   // Before anything is written: a proposal that is born while the runtime is known to be away would only fail.
   if (seconds !== null) throw runtimeAway(seconds);
   const threadId = deps.ids();
+  // The transaction may run again: what its last run made is what was stored.
+  let input: RunInput | null = null;
   const written = await deps.gate(() =>
     startProposal(call.db, {
       ...request,
@@ -112,7 +114,10 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
       threadId,
       transitionId: deps.ids(),
       userId: call.identity.userId,
-      buildInput: (baseFiles) => runInputOf(request, baseFiles, new Date(deps.now()).toISOString()),
+      buildInput(baseFiles) {
+        input = runInputOf(request, baseFiles, new Date(deps.now()).toISOString());
+        return input;
+      },
       ownerNode: deps.nodeId,
       totalDeadlineMs: deps.totalMs,
       idempotency: call.key,
@@ -130,7 +135,7 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
     case 'ok':
       break;
   }
-  const outcome = await deps.directory.startRun(written.row).catch((error: unknown) => {
+  const outcome = await deps.directory.startRun(written.row, input).catch((error: unknown) => {
     // The row is written and names this replica: its actor is revived from it whatever happened here.
     deps.log.error({ err: toError(error), thread_id: threadId }, 'the first invoke could not be watched');
     return 'unknown' as const;

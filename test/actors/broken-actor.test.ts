@@ -100,7 +100,7 @@ t.test(
     });
     await registry.stop();
     await t.rejects(registry.attach(row.threadId, topics.join(), {}), { code: 'shutting_down' });
-    t.equal(await registry.startRun(row), 'unknown', 'a replica that stops begins nothing');
+    t.equal(await registry.startRun(row, null), 'unknown', 'a replica that stops begins nothing');
     t.equal(cleanUps, 0);
   },
 );

@@ -113,10 +113,13 @@ t.test('a backend that is killed before its commit leaves no transition', async 
   await blocker.connect();
   await blocker.query('BEGIN');
   await blocker.query('SELECT 1 FROM proposals WHERE id = $1 FOR UPDATE', [row.proposalId]);
+  // Not the blocker: inside one transaction the activity of others stands still.
+  const killer = new pg.Client({ connectionString: url });
+  await killer.connect();
   const waiting = commitPhase(pool, fence, opened).catch((error: unknown) => error);
   let killed = 0;
   while (killed === 0) {
-    const { rowCount } = await blocker.query(
+    const { rowCount } = await killer.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%commit_phase%'`,
     );
@@ -124,7 +127,7 @@ t.test('a backend that is killed before its commit leaves no transition', async 
   }
   t.ok(isUnknownOutcome(await waiting));
   await blocker.query('ROLLBACK');
-  await blocker.end();
+  await Promise.all([blocker.end(), killer.end()]);
   t.equal(await findTransition(pool, fence), null);
   t.ok(await commitPhase(pool, fence, opened), 'the pool goes on, and the commit may be made again');
 });

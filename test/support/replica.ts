@@ -13,14 +13,14 @@ interface Owner {
   teardown(handler: () => Promise<void> | void): void;
 }
 
-export interface Answer {
+interface Answer {
   status: number;
   headers: Headers;
   // biome-ignore lint/suspicious/noExplicitAny: answers are looked into freely by tests
   body: any;
 }
 
-export interface Frame {
+interface Frame {
   seq?: number;
   event_type: string;
   // biome-ignore lint/suspicious/noExplicitAny: frames are looked into freely by tests

@@ -28,7 +28,7 @@ const itemsPerTurn = 64;
 const trailingWrites = 2_000;
 
 /** What the runner logs with; pino fits. */
-export interface RunnerLogger {
+interface RunnerLogger {
   warn(fields: Record<string, unknown>, message: string): void;
 }
 

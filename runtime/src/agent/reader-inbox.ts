@@ -4,7 +4,7 @@ import { HumanMessage } from '@langchain/core/messages';
 import { type AgentMiddleware, createMiddleware } from 'langchain';
 
 /** Messages of one run's reader that no model turn has seen yet. */
-export interface ReaderInbox {
+interface ReaderInbox {
   put(content: string): void;
   /** The run has ended: nobody hears what comes now. */
   close(): void;
