@@ -64,9 +64,9 @@ export const approveRequest = z
   .strictObject({
     files: z
       .array(z.string())
-      .min(1, 'must name at least one file')
       .max(limits.files * 4)
-      .refine((paths) => new Set(paths).size === paths.length, 'must not repeat a path')
+      // Judged with the proposal at hand and not here: a second approval is answered whatever it names.
+      .meta({ minItems: 1, uniqueItems: true })
       .optional(),
     resolutions: z.record(z.string(), z.enum(['proposal', 'draft'])).optional(),
   })

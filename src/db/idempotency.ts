@@ -41,9 +41,20 @@ export const claimProposalKey = async (
     VALUES (${input.userId}, ${input.route}, ${input.key}, ${input.bodyHash}, ${input.proposalId}, ${input.proposalId})
     ON CONFLICT DO NOTHING`);
   if (claimed.rowCount === 1) return { kind: 'new' };
-  const existing = await readKey(tx, input, PROPOSAL_KEY_SECONDS);
+  const existing = await findProposalKey(tx, input);
   // Freed between the two statements by a refused start: the client's next repeat will find it free.
-  if (!existing?.proposalId) return { kind: 'in_flight' };
+  return existing.kind === 'free' ? { kind: 'in_flight' } : existing;
+};
+
+/** What a repeat of a start with this key gets: the proposal that the key names, a refusal, or `free` = nothing yet. */
+export const findProposalKey = async (
+  db: CommonQueryMethods,
+  input: KeyName & { readonly bodyHash: string },
+): Promise<
+  { kind: 'free' } | { kind: 'mismatch' } | { kind: 'in_flight' } | { kind: 'named'; proposalId: string }
+> => {
+  const existing = await readKey(db, input, PROPOSAL_KEY_SECONDS);
+  if (!existing?.proposalId) return { kind: 'free' };
   if (existing.bodyHash !== input.bodyHash) return { kind: 'mismatch' };
   return existing.answered || existing.old
     ? { kind: 'named', proposalId: existing.proposalId }

@@ -32,10 +32,10 @@ export interface StartProposalInput {
 }
 
 export type StartProposalResult =
-  | { kind: 'ok'; row: ThreadRow; createdAt: string }
+  | { kind: 'ok'; row: ThreadRow }
   | { kind: 'not_found' }
   /** The key names a proposal that was answered for, or is 10 s old: answer 202 from its row. */
-  | { kind: 'replay'; row: ThreadRow; createdAt: string }
+  | { kind: 'replay'; row: ThreadRow }
   | { kind: 'in_flight' }
   | { kind: 'mismatch' };
 
@@ -74,7 +74,7 @@ export const startProposal = (
       if (claim.kind === 'named') {
         const named = await readThread(tx, { proposalId: claim.proposalId });
         if (!named) throw new Error('an idempotency key names a proposal that is not there');
-        return { kind: 'replay', row: named, createdAt: named.createdAt };
+        return { kind: 'replay', row: named };
       }
       if (claim.kind !== 'new') return { kind: claim.kind };
     }
@@ -107,7 +107,7 @@ export const startProposal = (
       SELECT pg_notify('threads', thread_id::text) FROM made`);
     const row = await readThread(tx, { threadId: input.threadId });
     if (!row) throw new Error('the proposal that was just written is not there');
-    return { kind: 'ok', row, createdAt: row.createdAt };
+    return { kind: 'ok', row };
   });
 
 /** True once the row of the transition is there: for whoever lost the answer to {@link startProposal}. */

@@ -29,6 +29,8 @@ interface AuthOptions {
 const toleranceSeconds = 5;
 const tokenCharacters = 16_384;
 const cachedTokens = 10_000;
+/** The last moment that a Date can hold, in milliseconds since 1970. */
+const lastMoment = 8_640_000_000_000_000;
 /** A verified token is looked at again after this long, so that a key withdrawn from a JWKS ends its tokens. */
 const cachedMs = 10 * 60_000;
 const asymmetric = [
@@ -72,7 +74,8 @@ export function createAuthenticator(deps: { auth: AuthOptions; now: () => number
     ) {
       throw unauthenticated(`The token's sub must be text of 1 to ${limits.userIdCharacters} characters.`);
     }
-    return { userId: sub, expiresAt: (exp ?? 0) * 1000 };
+    // A NumericDate may have a fraction and may lie beyond every calendar (RFC 7519, 2); a ticket and a Date may not.
+    return { userId: sub, expiresAt: Math.min(Math.floor((exp ?? 0) * 1000), lastMoment) };
   };
 
   const verify = async (token: string): Promise<Identity> => {

@@ -14,7 +14,7 @@ import { answerOnce, idempotencyKeyOf } from './idempotency.js';
 import { jsonOf } from './json-body.js';
 import type { KnownUsers } from './known-users.js';
 import type { RateLimits } from './rate-limits.js';
-import { type RequestHead, readHead } from './request-head.js';
+import { type RequestHead, readHead, refuseFault, requestIdOf } from './request-head.js';
 import type { Answer, Call, Route } from './route.js';
 import type { Match, Router } from './router.js';
 import { parsedWith, queryOf } from './validate.js';
@@ -59,7 +59,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     const head = readHead(req, deps.limits);
     const match = deps.router.match(head.method, head.path);
     const trail: Trail = {
-      requestId: requestIdOf(head.headers['x-request-id'], deps.ids),
+      requestId: requestIdOf(head, deps.ids),
       route: routeOf(match),
       userId: null,
       traceId: null,
@@ -153,7 +153,8 @@ async function handled(
   match: Match,
   trail: Trail,
 ): Promise<Answer> {
-  if (head.fault !== null) throw new AppError(head.fault.code, head.fault.detail);
+  // Not awaited where there is no fault: the body must be listened to in this turn.
+  if (head.fault !== null) await refuseFault(head);
   const { origin } = head.headers;
   if (head.path.startsWith('/api/') && !deps.cors.allows(origin)) {
     throw new AppError('origin_not_allowed', 'Pages of this origin may not call here.');
@@ -247,11 +248,6 @@ function replyOf(result: Answer, common: Record<string, string>): Reply {
     headers: { ...headers, 'Content-Type': headers['Content-Type'] ?? 'application/json' },
     body: JSON.stringify(result.body),
   };
-}
-
-/** The caller's own id where it is harmless in a header and a log line, else one of ours. */
-function requestIdOf(sent: string | undefined, ids: () => string): string {
-  return sent !== undefined && /^[\w.:/+=@-]{1,128}$/.test(sent) ? sent : ids();
 }
 
 function finish(

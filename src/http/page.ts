@@ -7,7 +7,9 @@ export interface TimeCursor {
   id: string;
 }
 
-const timeCursor = z.tuple([z.iso.datetime({ offset: true }), z.uuid()]);
+// What PostgreSQL cannot read (year 0, an offset of 16 hours, an integer of 8 bytes) must not come as far as to it.
+const timeCursor = z.tuple([z.iso.datetime().refine((text) => !text.startsWith('0000')), z.uuid()]);
+const numberCursor = z.tuple([z.int().min(1).max(2_147_483_647)]);
 
 /** Opaque text of a place in a list. */
 function cursorOf(place: unknown): string {
@@ -22,7 +24,7 @@ export function timeCursorOf(cursor: string | undefined): TimeCursor | null {
 }
 
 export function numberCursorOf(cursor: string | undefined): number | null {
-  return cursor === undefined ? null : placeOf(cursor, z.tuple([z.int().min(1)]))[0];
+  return cursor === undefined ? null : placeOf(cursor, numberCursor)[0];
 }
 
 function placeOf<T extends z.ZodType>(cursor: string, schema: T): z.output<T> {

@@ -2,7 +2,7 @@ import { emptyRequest, refinementStarted, startRefinementRequest } from '@ide-or
 import type { CommonQueryMethods } from 'slonik';
 import { type RunInput, runInputOf } from '../actors/run-input.js';
 import type { ThreadDirectory } from '../actors/thread-directory.js';
-import { answerProposalKey } from '../db/idempotency.js';
+import { answerProposalKey, findProposalKey } from '../db/idempotency.js';
 import { findProposalFor, startProposal } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { AppError, toError } from '../errors.js';
@@ -100,6 +100,8 @@ export function refinementRoutes(deps: RefinementDeps): Route[] {
 }
 
 async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request: Request): Promise<Answer> {
+  const before = await repeated(deps, call);
+  if (before !== null) return before;
   await deps.rateLimits.refinement(call.identity.userId);
   const seconds = deps.directory.runtimeRetryAfterSeconds();
   // Before anything is written: a proposal that is born while the runtime is known to be away would only fail.
@@ -131,7 +133,7 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
     case 'in_flight':
       throw keyInFlight();
     case 'replay':
-      return started(written.row, written.createdAt);
+      return started(written.row);
     case 'ok':
       break;
   }
@@ -153,18 +155,41 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
         );
       });
   }
-  return started(written.row, written.createdAt);
+  return started(written.row);
 }
 
-function started(row: ThreadRow, createdAt: string): Answer {
+/** The answer that the key was given before. It starts nothing, so neither the runtime's absence nor a limit stands in its way. */
+async function repeated(deps: RefinementDeps, call: Call<unknown, unknown>): Promise<Answer | null> {
+  const { key } = call;
+  if (key === null) return null;
+  const { userId } = call.identity;
+  const found = await deps.gate(() => findProposalKey(call.db, { ...key, userId }));
+  switch (found.kind) {
+    case 'free':
+      return null;
+    case 'mismatch':
+      throw keyMismatch();
+    case 'in_flight':
+      throw keyInFlight();
+    case 'named': {
+      const { proposalId } = found;
+      const proposal = await deps.gate(() => findProposalFor(call.db, { proposalId, userId }));
+      if (proposal === null) throw noWorkflow();
+      return started({ ...proposal.row, proposalId });
+    }
+  }
+}
+
+function started(row: Pick<ThreadRow, 'proposalId' | 'threadId' | 'createdAt'>): Answer {
   return {
     status: 202,
     body: {
       proposal_id: row.proposalId,
       thread_id: row.threadId,
-      status: row.status,
+      // A repeat gets the first answer, whatever has become of the run since.
+      status: 'processing',
       websocket_url: `/api/ws/refinements/${row.threadId}`,
-      created_at: createdAt,
+      created_at: row.createdAt,
     },
     headers: { Location: `/api/proposals/${row.proposalId}` },
   };

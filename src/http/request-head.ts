@@ -1,5 +1,7 @@
 import type { HttpRequest } from 'uWebSockets.js';
+import { setImmediate } from 'node:timers/promises';
 import type { HttpErrorCode } from '@ide-orchestrator/protocol';
+import { AppError } from '../errors.js';
 
 /** What is kept of a request: uWS takes the request object back when the handler returns. */
 export interface RequestHead {
@@ -60,6 +62,23 @@ export function readHead(req: HttpRequest, limits: { headerBytes: number }): Req
   return { method: req.getCaseSensitiveMethod().toUpperCase(), path: req.getUrl(), query, headers, fault };
 }
 
+/**
+ * Throws the fault of a head as AppError, in a later turn of the loop. uWS goes on parsing what arrived behind the
+ * request in the same read and calls the handlers for it, also where the answer before said that it ends the
+ * connection; while an answer is pending it ends the connection instead. So nothing that was smuggled in is done.
+ */
+export async function refuseFault(head: Pick<RequestHead, 'fault'>): Promise<void> {
+  if (head.fault === null) return;
+  await setImmediate();
+  throw new AppError(head.fault.code, head.fault.detail);
+}
+
 function malformed(detail: string): RequestHead['fault'] {
   return { code: 'malformed_request', detail };
+}
+
+/** The caller's own id where it is harmless in a header and a log line, else one of ours. */
+export function requestIdOf(head: Pick<RequestHead, 'headers'>, ids: () => string): string {
+  const sent = head.headers['x-request-id'];
+  return sent !== undefined && /^[\w.:/+=@-]{1,128}$/.test(sent) ? sent : ids();
 }

@@ -152,6 +152,11 @@ export function createViewerSockets(deps: ViewerSocketDeps): ViewerSockets {
         const live = lives.get(ws);
         if (live !== undefined && !live.closed) flooded(live);
       },
+      // Ours are answered once in 20 s; what nobody asked for costs its sender what a message costs.
+      pong(ws) {
+        const live = lives.get(ws);
+        if (live !== undefined && !live.closed) flooded(live);
+      },
       drain(ws) {
         lives.get(ws)?.attachment?.drained();
       },

@@ -12,7 +12,7 @@ import { asRefusal, type DatabaseGate } from './database-gate.js';
 import { type Exchange, guarded, openExchange } from './exchange.js';
 import type { KnownUsers } from './known-users.js';
 import type { RateLimits } from './rate-limits.js';
-import { type RequestHead, readHead } from './request-head.js';
+import { type RequestHead, readHead, refuseFault, requestIdOf } from './request-head.js';
 import { credentialOf, protocolsOf, provenBy } from './viewer-credential.js';
 
 /** A viewer that was let in: everything that its socket needs to know. */
@@ -58,7 +58,7 @@ export function createUpgrade(
 ): (res: HttpResponse, req: HttpRequest, context: us_socket_context_t) => void {
   const begin = (exchange: Exchange, req: HttpRequest, context: us_socket_context_t) => {
     const head = readHead(req, deps);
-    const requestId = deps.ids();
+    const requestId = requestIdOf(head, deps.ids);
     const upgradeHead = {
       key: head.headers['sec-websocket-key'] ?? '',
       protocol: protocolsOf(head).includes('bearer') ? 'bearer' : '',
@@ -101,7 +101,7 @@ export function createUpgrade(
 }
 
 async function judge(deps: UpgradeDeps, exchange: Exchange, head: RequestHead): Promise<Admission> {
-  if (head.fault !== null) throw new AppError(head.fault.code, head.fault.detail);
+  await refuseFault(head);
   if (deps.isStopping())
     throw new AppError('shutting_down', 'This replica is stopping.', { retryAfterSeconds: 1 });
   // Browsers always name their origin; what does not name one is no page.

@@ -105,6 +105,18 @@ t.test('a token must say until when and for whom it holds', async (t) => {
   }
 });
 
+t.test('an expiry with a fraction, or beyond every calendar, is still a moment', async (t) => {
+  const authenticator = createAuthenticator({
+    auth: { ...none, publicKeyPem: pemOf(rsa.publicKey) },
+    now: Date.now,
+  });
+  for (const exp of [seconds() + 60.123_456_7, 1e15, 1e300]) {
+    const { expiresAt } = await authenticator.verify(await sign(rsa.privateKey, 'RS256', { exp }));
+    t.ok(Number.isInteger(expiresAt), `${exp}`);
+    t.doesNotThrow(() => new Date(expiresAt).toISOString(), `${exp}`);
+  }
+});
+
 t.test('a verified token is good until it expires, not longer', async (t) => {
   let now = Date.now();
   const authenticator = createAuthenticator({

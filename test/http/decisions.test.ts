@@ -33,7 +33,13 @@ t.test('an approval applies the changed files, once, whatever the second one say
     draft_revision: 2,
     files_applied: 2,
   });
-  t.same((await api.call('ada', 'POST', `${path}/approve`, { body: { files: ['/c.md'] } })).body, first.body);
+  for (const files of [['/c.md'], [], ['/a.md', '/a.md'], ['/unknown.md']]) {
+    t.same(
+      (await api.call('ada', 'POST', `${path}/approve`, { body: { files } })).body,
+      first.body,
+      `${files}`,
+    );
+  }
   t.match((await api.call('ada', 'GET', `/api/workflows/${workflowId}/draft`)).body.files, {
     '/a.md': { content: 'one\n2\nthree' },
     '/c.md': { content: 'c' },

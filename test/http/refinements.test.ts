@@ -140,6 +140,23 @@ t.test('a repeat with the same key gets the same refinement, another body is a m
   t.equal(api.directory.started.length, 1);
 });
 
+t.test('a repeat is answered while the runtime is away, over the limit, and after the run', async (t) => {
+  const api = await createApi(t, { http: { refinementsPerMinute: 1 } });
+  const path = `/api/workflows/${await makeWorkflow(api)}/refinements`;
+  const options = { body: { user_prompt: 'x' }, headers: { 'idempotency-key': randomUUID() } };
+  const first = await api.call('ada', 'POST', path, options);
+  api.directory.retryAfterSeconds = 30;
+  t.match(await api.call('ada', 'POST', path, options), { status: 202, body: first.body });
+  api.directory.retryAfterSeconds = null;
+  await api.complete(first.body.proposal_id, {});
+  t.same((await api.call('ada', 'POST', path, options)).body, first.body);
+  const other = await api.call('ada', 'POST', path, { ...options, body: { user_prompt: 'y' } });
+  t.match(other, { status: 422, body: { code: 'idempotency_mismatch' } });
+  t.equal((await api.call('ada', 'POST', path, { body: { user_prompt: 'x' } })).status, 429);
+  await api.call('ada', 'DELETE', path.replace('/refinements', ''));
+  t.equal((await api.call('ada', 'POST', path, options)).status, 404);
+});
+
 t.test(
   'while the first request waits for the runtime a repeat is 409, and its refusal frees the key',
   async (t) => {

@@ -58,6 +58,38 @@ t.test('framing that a proxy could read differently is refused and the connectio
   t.equal((await api.call(null, 'GET', '/health')).status, 200);
 });
 
+t.test('what follows a refused request in the same bytes is never done', async (t) => {
+  const api = await createApi(t);
+  const hidden = JSON.stringify({ name: 'smuggled' });
+  const second =
+    head([
+      'POST /api/workflows HTTP/1.1',
+      'Host: x',
+      `Authorization: Bearer ${await api.token('ada')}`,
+      'Content-Type: application/json',
+      `Content-Length: ${hidden.length}`,
+    ]) + hidden;
+  const upgrade = [
+    'GET /api/ws/refinements/x HTTP/1.1',
+    'Host: x',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+  ];
+  for (const first of [
+    `${head(['POST /api/workflows HTTP/1.1', 'Host: x', 'Content-Length: 2', 'Content-Length: 999'])}{}`,
+    `${head(['POST /api/workflows HTTP/1.1', 'Host: x', 'Transfer-Encoding: xchunked'])}0\r\n\r\n`,
+    head(['GET /health HTTP/1.1', 'Host: a', 'Host: b']),
+    head([...upgrade, 'Host: y']),
+  ]) {
+    const answer = await raw(api, [first + second]);
+    t.ok(answer.closed, first);
+    t.notMatch(answer.text, /HTTP\/1\.1 2/, first);
+  }
+  const list = await api.call('ada', 'GET', '/api/workflows');
+  t.same(list.body.items, []);
+});
+
 t.test('headers over the limit are 431 whether they come at once or in pieces', async (t) => {
   const api = await createApi(t, { http: { headerBytes: 4096 } });
   const big = `X-Big: ${'x'.repeat(4200)}`;

@@ -323,7 +323,14 @@ t.test('what is no JSON object closes 4400, what is too big 1009', async (t) => 
   await until(() => api.directory.seats.at(-1)?.sent.length === 1);
 });
 
-t.test('a flood of messages, or of pings, closes 4429', async (t) => {
+t.test('a refused upgrade answers with the request id that it was sent', async (t) => {
+  const api = await createApi(t);
+  const headers = { 'x-request-id': 'mine-1' };
+  const answer = await refused(api, `/api/ws/refinements/${randomUUID()}`, { headers });
+  t.match(answer, { status: 401, headers: { 'x-request-id': 'mine-1' } });
+});
+
+t.test('a flood of messages, of pings or of pongs that nobody asked for closes 4429', async (t) => {
   const api = await createApi(t, { viewers: { messagesPerSecond: 5 } });
   const path = `/api/ws/refinements/${(await refinement(api)).threadId}`;
   const ada = await bearer(api, 'ada');
@@ -333,6 +340,9 @@ t.test('a flood of messages, or of pings, closes 4429', async (t) => {
   const pinger = await opened(api, path, ada);
   for (let each = 0; each < 20; each++) pinger.socket.ping();
   t.equal((await pinger.closed).code, 4429);
+  const ponger = await opened(api, path, ada);
+  for (let each = 0; each < 20; each++) ponger.socket.pong();
+  t.equal((await ponger.closed).code, 4429);
   const calm = await opened(api, path, ada);
   for (let each = 0; each < 8; each++) {
     calm.socket.send('{"type":"ping"}');

@@ -53,6 +53,29 @@ t.test('a list goes on at its cursor, newest first, and refuses a cursor of some
   }
 });
 
+t.test('a cursor that PostgreSQL could not read is refused like any other forgery', async (t) => {
+  const api = await createApi(t);
+  const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'Agent' } });
+  const id = '00000000-0000-4000-8000-000000000000';
+  const timed = [
+    ['0000-01-01T00:00:00Z', id],
+    ['9999-12-31T23:59:59+23:59', id],
+    ['2020-01-01T00:00:00+16:00', id],
+  ];
+  const lists: [string, unknown[]][] = [
+    ['/api/workflows', timed],
+    [`/api/workflows/${workflow.id}/proposals`, timed],
+    [`/api/workflows/${workflow.id}/versions`, [[2 ** 31], [Number.MAX_SAFE_INTEGER], [0]]],
+  ];
+  for (const [path, places] of lists) {
+    for (const place of places) {
+      const cursor = Buffer.from(JSON.stringify(place)).toString('base64url');
+      const answer = await api.call('ada', 'GET', `${path}?cursor=${cursor}`);
+      t.match(answer, { status: 422, body: { errors: [{ path: 'cursor' }] } }, `${path} ${place}`);
+    }
+  }
+});
+
 t.test('what belongs to somebody else, was never made or cannot be an id is 404 alike', async (t) => {
   const api = await createApi(t);
   const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', {
