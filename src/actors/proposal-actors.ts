@@ -19,6 +19,8 @@ export interface ProposalActorsDeps {
   pipeline: ThreadPipeline;
   settle: SettleDeps;
   proposalId: string;
+  /** What every invoke sends, where it was just written; else it is read. */
+  input: RunInput | null;
   /** For `trace_id`, and to continue the trace of the request that asked. */
   traceId: string;
   traceparent: string | null;
