@@ -5,6 +5,8 @@ export const limits = {
   contextSelectionBytes: 64 * 1024,
   files: 500,
   fileBytes: 8 * 1024 * 1024,
+  /** All texts of a draft: as much as the state update that carries them to and fro. Beyond, no run could end well. */
+  draftBytes: 16 * 1024 * 1024,
   pathCharacters: 512,
   pageSize: 100,
   defaultPageSize: 20,

@@ -1,8 +1,9 @@
+import { limits, utf8Length } from '@ide-orchestrator/protocol';
 import { type CommonQueryMethods, sql } from 'slonik';
 import { z } from 'zod';
 import { findDraft, makeDraft, writeDraftFiles } from './draft-files.js';
 import { resolveProposals } from './resolve.js';
-import type { DraftRow } from './row-schemas.js';
+import type { DraftFile, DraftRow } from './row-schemas.js';
 import { named, noRow } from './statement.js';
 import { lockOwnWorkflow, raiseRevision } from './workflows.js';
 
@@ -17,6 +18,24 @@ const revisionsOf = (tx: CommonQueryMethods, workflowId: string, paths: string[]
     FROM draft_files f JOIN drafts d ON d.id = f.draft_id
     WHERE d.workflow_id = ${workflowId} AND f.path = ANY(${sql.array(paths, 'text')})`);
 
+/** Why the draft may not become what the writes make of it; null where it may. One that grew by approvals may shrink. */
+const growthFault = (
+  before: Readonly<Record<string, DraftFile>>,
+  writes: readonly (readonly [string, string | null])[],
+): string | null => {
+  const sizes = new Map(Object.entries(before).map(([path, file]) => [path, utf8Length(file.content)]));
+  const bytes = () => [...sizes.values()].reduce((sum, size) => sum + size, 0);
+  const was = { files: sizes.size, bytes: bytes() };
+  for (const [path, text] of writes) {
+    if (text === null) sizes.delete(path);
+    else sizes.set(path, utf8Length(text));
+  }
+  if (sizes.size > Math.max(limits.files, was.files)) return `a draft holds at most ${limits.files} files`;
+  return bytes() > Math.max(limits.draftBytes, was.bytes)
+    ? `a draft holds at most ${limits.draftBytes} bytes`
+    : null;
+};
+
 /**
  * Merges into the draft: named paths are set, null deletes, others stay. Nothing is written where a named path was
  * written after `baseRevision`; without a draft a `baseRevision` of 0 conflicts with nothing.
@@ -30,7 +49,10 @@ export const putDraft = (
     readonly files: Readonly<Record<string, string | null>>;
   },
 ): Promise<
-  { kind: 'ok'; draft: DraftRow } | { kind: 'conflict'; conflicts: string[] } | { kind: 'not_found' }
+  | { kind: 'ok'; draft: DraftRow }
+  | { kind: 'conflict'; conflicts: string[] }
+  | { kind: 'too_large'; message: string }
+  | { kind: 'not_found' }
 > =>
   pool.transaction(async (tx) => {
     if (!(await lockOwnWorkflow(tx, input))) return { kind: 'not_found' };
@@ -42,6 +64,8 @@ export const putDraft = (
     }
     const live = new Set(known.filter((row) => row.live).map((row) => row.path));
     const writes = Object.entries(input.files).filter(([path, text]) => text !== null || live.has(path));
+    const message = growthFault(existing?.files ?? {}, writes);
+    if (message !== null) return { kind: 'too_large', message };
     const { id } = existing ?? (await makeDraft(tx, input.workflowId));
     if (writes.length > 0) {
       await writeDraftFiles(tx, id, await raiseRevision(tx, input.workflowId), Object.fromEntries(writes));

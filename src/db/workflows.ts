@@ -109,7 +109,8 @@ export const raiseRevision = (tx: CommonQueryMethods, workflowId: string): Promi
 
 /**
  * Marks the workflow as deleted. In the same transaction its running proposals are asked to cancel, and its completed
- * ones are superseded, with their clean-ups (`guarantees.md` 3–6).
+ * ones are superseded, with their clean-ups (`guarantees.md` 3–6). Nobody may look at a running one any more, its owner
+ * neither: the raised `access_version` lets open sockets be found (19).
  *
  * @returns false where the user has no such workflow
  */
@@ -123,17 +124,22 @@ export const deleteWorkflow = (
       SELECT 1 FROM proposals
       WHERE workflow_id = ${input.workflowId} AND status IN ('processing', 'completed') ORDER BY id FOR NO KEY UPDATE`);
     await tx.any(named('cancel_of_workflow', noRow)`
-      WITH moved AS (
-        UPDATE proposals SET
-          cancel_requested_at = now(), cancel_requested_by = ${input.userId}, version = version + 1
-        WHERE workflow_id = ${input.workflowId} AND status = 'processing' AND cancel_requested_at IS NULL
-        RETURNING id, thread_id, version, phase, attempt
+      WITH running AS (
+        SELECT id, cancel_requested_at IS NULL AS fresh FROM proposals
+        WHERE workflow_id = ${input.workflowId} AND status = 'processing'
+      ), moved AS (
+        UPDATE proposals p SET
+          cancel_requested_at = COALESCE(cancel_requested_at, now()),
+          cancel_requested_by = COALESCE(cancel_requested_by, ${input.userId}),
+          access_version = access_version + 1, version = version + 1
+        FROM running WHERE p.id = running.id
+        RETURNING p.id, thread_id, version, phase, attempt, fresh
       ), noted AS (
         INSERT INTO proposal_transitions
           (id, proposal_id, row_version, from_state, to_state, event, actor_user_id, attempt, details)
         SELECT gen_random_uuid(), id, version, phase, phase, 'cancel', ${input.userId}, attempt,
                '{"reason":"workflow_deleted"}'::jsonb
-        FROM moved
+        FROM moved WHERE fresh
       )
       SELECT pg_notify('threads', thread_id::text) FROM moved`);
     const completed = await tx.anyFirst(named('completed_of_workflow', z.object({ id: z.string() }))`

@@ -54,6 +54,11 @@ export function draftRoutes(): Route[] {
             },
           );
         }
+        if (result.kind === 'too_large') {
+          throw new AppError('validation_failed', 'The draft would become too large.', {
+            errors: [{ path: 'files', message: result.message }],
+          });
+        }
         return { status: 200, body: draftOf(result.draft) };
       },
     }),

@@ -150,6 +150,28 @@ t.test(
   },
 );
 
+t.test('a body of brackets or of countless members is refused before it holds up anybody', async (t) => {
+  const api = await createApi(t);
+  const many = (count: number) =>
+    Object.fromEntries(Array.from({ length: count }, (_, index) => [`k${index}`, 'a value of some length']));
+  const bodies = [
+    '['.repeat(3_000_000) + ']'.repeat(3_000_000),
+    `${'{"a":'.repeat(1_000_000)}1${'}'.repeat(1_000_000)}`,
+    JSON.stringify({ name: 'x', files: many(200_000) }),
+  ];
+  for (const body of bodies) {
+    const startedAt = performance.now();
+    const answer = await api.call('ada', 'POST', '/api/workflows', { body });
+    t.match(answer, { status: 422, body: { code: 'validation_failed', errors: [{ path: '' }] } });
+    const ms = performance.now() - startedAt;
+    t.ok(ms < 700, `took ${Math.round(ms)} ms`);
+  }
+  // Text is not looked into: brackets and commas in a file are its own affair.
+  const files = { '/a.md': '[{,"\\'.repeat(500_000) };
+  const made = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'x', files } });
+  t.equal(made.status, 201);
+});
+
 t.test('bodies that are no JSON in UTF-8 are 400, and those of another type 415', async (t) => {
   const api = await createApi(t);
   const post = (body: string | Buffer, type = 'application/json') =>

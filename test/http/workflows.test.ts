@@ -137,6 +137,27 @@ t.test('a draft is written by merge, and a conflict names the files that moved',
   t.equal((await api.call('ada', 'GET', path)).status, 404);
 });
 
+t.test('a draft does not grow beyond what a run can carry, however small the steps', async (t) => {
+  const api = await createApi(t);
+  const filesOf = (name: string, count: number, text: string) =>
+    Object.fromEntries(Array.from({ length: count }, (_, index) => [`/${name}${index}`, text]));
+  const body = { name: 'Agent', files: filesOf('a', 400, 'x') };
+  const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', { body });
+  const put = (files: Record<string, string | null>) =>
+    api.call('ada', 'PUT', `/api/workflows/${workflow.id}/draft`, { body: { base_revision: 99, files } });
+  t.match(await put(filesOf('b', 101, 'x')), {
+    status: 422,
+    body: { code: 'validation_failed', errors: [{ path: 'files', message: /500 files/ }] },
+  });
+  t.equal((await put(filesOf('b', 100, 'x'))).status, 200);
+  for (const path of ['/a0', '/a1', '/a2']) {
+    const answer = await put({ [path]: 'é'.repeat(3_000_000) });
+    t.equal(answer.status, path === '/a2' ? 422 : 200, path);
+  }
+  t.equal((await put({ '/a0': null })).status, 200);
+  t.equal((await put({ '/a2': 'é'.repeat(3_000_000) })).status, 200);
+});
+
 t.test('versions are published, listed, read and deployed', async (t) => {
   const api = await createApi(t);
   const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'Agent' } });

@@ -265,6 +265,24 @@ t.test('messages of the owner reach the run, and what it cannot hear is said', a
   t.match(await watcher.until('error'), { data: { code: 'cancelled' } });
 });
 
+t.test(
+  'deleting a workflow closes the sockets on its runs, also where a cancel was on its way',
+  async (t) => {
+    const { replica, runtime } = await house(t, { cancel: () => ({ status: 202, body: {} }) });
+    for (const cancelsBefore of [false, true]) {
+      const { workflowId, proposalId, threadId } = await startRefinement(replica, 'ann');
+      const watcher = await replica.watch('ann', threadId);
+      runtime.threads.get(threadId)?.push('on_llm_stream', { content: 'a' });
+      await watcher.until('on_llm_stream');
+      if (cancelsBefore) await replica.call('ann', 'POST', `/api/proposals/${proposalId}/cancel`);
+      await replica.call('ann', 'DELETE', `/api/workflows/${workflowId}`);
+      t.equal((await watcher.closed).code, 4404);
+      t.notOk(watcher.kinds().includes('end'), 'told nothing more of it');
+      await runtime.untilRequest('cancel');
+    }
+  },
+);
+
 t.test('files with unsafe paths are refused and named, the rest goes on', async (t) => {
   const { replica, runtime } = await house(t);
   const { proposalId, threadId } = await startRefinement(replica, 'ann');
