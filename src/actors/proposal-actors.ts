@@ -6,8 +6,9 @@ import { commitRetry } from '../db/run-progress.js';
 import { readAttempts } from '../db/threads.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
 import type { LifecycleFact } from '../streams/stream-signals.js';
-import type { ThreadPipeline } from '../streams/thread-pipeline.js';
-import type { Closed, InvokeAnswer, ProposalEvent, Verdict } from './proposal-types.js';
+import type { RunToRead, ThreadPipeline } from '../streams/thread-pipeline.js';
+import { proposalMachine } from './proposal-machine.js';
+import type { Closed, InvokeAnswer, Of, ProposalEvent, Settled, Verdict } from './proposal-types.js';
 import type { RunInput } from './run-input.js';
 import { type SettleDeps, settleRun } from './settle-run.js';
 import type { TransitionJournal } from './transition-journal.js';
@@ -166,65 +167,86 @@ async function cancelRun(deps: ProposalActorsDeps, threadId: string, signal: Abo
   while (!grace.aborted) await deps.sleep(deps.cancelGraceMs, grace);
 }
 
-/** The machine's actors on real parts. */
-export function createProposalActors(deps: ProposalActorsDeps) {
-  const read = (
-    run: { attempt: number; runtimeThreadId: string },
-    heard: (fact: LifecycleFact) => void,
-  ): (() => void) => {
-    const reading = deps.pipeline.read(run).subscribe({
-      next: (fact) => {
-        deps.onFact(fact);
-        heard(fact);
-      },
-      error: deps.onReadError,
-    });
-    return () => reading.unsubscribe();
-  };
+/** Reads a run and says what it hears, until it is told to stop. */
+function readRun(deps: ProposalActorsDeps, run: RunToRead, heard: (fact: LifecycleFact) => void): () => void {
+  const reading = deps.pipeline.read(run).subscribe({
+    next: (fact) => {
+      deps.onFact(fact);
+      heard(fact);
+    },
+    error: deps.onReadError,
+  });
+  return () => reading.unsubscribe();
+}
 
-  /**
-   * A reader judges nothing: what it hears of the run's end only makes the registry read the row. A run that the
-   * runtime does not know may be one that its owner is about to invoke, so it is looked for again.
-   */
-  const follow = (run: { attempt: number; runtimeThreadId: string }): (() => void) => {
-    const left = new AbortController();
-    let stop = () => {};
-    const begin = (failures: number): void => {
-      stop = read(run, (fact) => {
-        if (fact.type !== 'runtime.unknown') return;
-        void deps.sleep(deps.awayDelayMs(failures), left.signal).then(() => {
-          if (!left.signal.aborted) begin(failures + 1);
-        });
+/**
+ * A reader judges nothing: what it hears of the run's end only makes the registry read the row. A run that the
+ * runtime does not know may be one that its owner is about to invoke, so it is looked for again.
+ */
+function followRun(deps: ProposalActorsDeps, run: RunToRead): () => void {
+  const left = new AbortController();
+  let stop = () => {};
+  const begin = (failures: number): void => {
+    stop = readRun(deps, run, (fact) => {
+      if (fact.type !== 'runtime.unknown') return;
+      void deps.sleep(deps.awayDelayMs(failures), left.signal).then(() => {
+        if (!left.signal.aborted) begin(failures + 1);
       });
-    };
-    begin(0);
-    return () => {
-      left.abort();
-      stop();
-    };
+    });
   };
+  begin(0);
+  return () => {
+    left.abort();
+    stop();
+  };
+}
 
-  return {
-    invokeRun: fromPromise<InvokeAnswer, { jobId: string; awaited: boolean }>(({ input, signal }) =>
-      invokeRun(deps, input.jobId, signal),
+/** The machine on real parts: one for all threads of a replica, since a machine of its own costs a thread 35 KiB. */
+export interface ProposalLives {
+  readonly machine: typeof proposalMachine;
+  /** Names the parts of a thread's actor, before it starts; the answer forgets them. */
+  enter(threadId: string, parts: ProposalActorsDeps): () => void;
+}
+
+export function createProposalLives(): ProposalLives {
+  const lives = new Map<string, ProposalActorsDeps>();
+  const partsOf = (threadId: string): ProposalActorsDeps => {
+    const parts = lives.get(threadId);
+    if (parts === undefined) throw new Error('an actor has no parts');
+    return parts;
+  };
+  const actors = {
+    invokeRun: fromPromise<InvokeAnswer, Of<{ jobId: string; awaited: boolean }>>(({ input, signal }) =>
+      invokeRun(partsOf(input.threadId), input.jobId, signal),
     ),
-    readRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string }>(
-      ({ input, sendBack }) => read(input, sendBack),
+    readRun: fromCallback<ProposalEvent, Of<RunToRead>>(({ input, sendBack }) =>
+      readRun(partsOf(input.threadId), input, sendBack),
     ),
-    cancelRun: fromPromise<void, { runtimeThreadId: string | null }>(({ input, signal }) =>
-      cancelRun(deps, input.runtimeThreadId ?? deps.current.jobId, signal),
+    cancelRun: fromPromise<void, Of<{ runtimeThreadId: string | null }>>(({ input, signal }) => {
+      const parts = partsOf(input.threadId);
+      return cancelRun(parts, input.runtimeThreadId ?? parts.current.jobId, signal);
+    }),
+    closeAttempt: fromPromise<Closed, Of<{ attempt: number; failure: ProposalError | null }>>(
+      ({ input, signal }) => closeAttempt(partsOf(input.threadId), input.failure, signal),
     ),
-    closeAttempt: fromPromise<Closed, { attempt: number; failure: ProposalError | null }>(
-      ({ input, signal }) => closeAttempt(deps, input.failure, signal),
+    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) =>
+      settleRun(partsOf(input.threadId).settle, input.verdict),
     ),
-    settleRun: fromPromise(({ input }: { input: { verdict: Verdict } }) =>
-      settleRun(deps.settle, input.verdict),
-    ),
-    followRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string | null }>(
+    followRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string | null }>>(
       ({ input }) => {
-        const run = { attempt: input.attempt, runtimeThreadId: input.runtimeThreadId ?? deps.current.jobId };
-        return follow(run);
+        const parts = partsOf(input.threadId);
+        const runtimeThreadId = input.runtimeThreadId ?? parts.current.jobId;
+        return followRun(parts, { attempt: input.attempt, runtimeThreadId });
       },
     ),
+  };
+  return {
+    machine: proposalMachine.provide({ actors }),
+    enter(threadId, parts) {
+      lives.set(threadId, parts);
+      return () => {
+        if (lives.get(threadId) === parts) lives.delete(threadId);
+      };
+    },
   };
 }

@@ -3,6 +3,7 @@ import { assign, fromCallback, fromPromise, setup } from 'xstate';
 import type {
   Closed,
   InvokeAnswer,
+  Of,
   ProposalContext,
   ProposalEvent,
   ProposalInput,
@@ -88,23 +89,23 @@ export const proposalMachine = setup({
   },
   actors: {
     /** Repeats the invoke of the present job until the answer is conclusive. */
-    invokeRun: fromPromise<InvokeAnswer, { jobId: string; awaited: boolean }>(() =>
+    invokeRun: fromPromise<InvokeAnswer, Of<{ jobId: string; awaited: boolean }>>(() =>
       Promise.reject(missing()),
     ),
     /** Reads the run; sends `runtime.*` facts to the machine. */
-    readRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string }>(() => {
+    readRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string }>>(() => {
       throw missing();
     }),
     /** Asks the runtime to cancel, and resolves when the run has had its time to end. */
-    cancelRun: fromPromise<void, { runtimeThreadId: string | null }>(() => Promise.reject(missing())),
+    cancelRun: fromPromise<void, Of<{ runtimeThreadId: string | null }>>(() => Promise.reject(missing())),
     /** Commits the end of an attempt and the next one, waits for clean-up and back-off. */
-    closeAttempt: fromPromise<Closed, { attempt: number; failure: ProposalError | null }>(() =>
+    closeAttempt: fromPromise<Closed, Of<{ attempt: number; failure: ProposalError | null }>>(() =>
       Promise.reject(missing()),
     ),
     /** Commits the verdict, then tells the viewers. */
-    settleRun: fromPromise<Settled, { verdict: Verdict }>(() => Promise.reject(missing())),
+    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(() => Promise.reject(missing())),
     /** Reads the run for this replica's viewers, and judges nothing. */
-    followRun: fromCallback<ProposalEvent, { attempt: number; runtimeThreadId: string | null }>(() => {
+    followRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string | null }>>(() => {
       throw missing();
     }),
   },
@@ -154,7 +155,11 @@ export const proposalMachine = setup({
       tags: ['working'],
       invoke: {
         src: 'invokeRun',
-        input: ({ context }) => ({ jobId: context.jobId, awaited: context.awaited }),
+        input: ({ context }) => ({
+          threadId: context.threadId,
+          jobId: context.jobId,
+          awaited: context.awaited,
+        }),
         onDone: [
           {
             guard: ({ event }) => event.output.kind === 'started',
@@ -191,6 +196,7 @@ export const proposalMachine = setup({
       invoke: {
         src: 'readRun',
         input: ({ context }) => ({
+          threadId: context.threadId,
           attempt: context.attempt,
           runtimeThreadId: context.runtimeThreadId ?? context.jobId,
         }),
@@ -218,7 +224,10 @@ export const proposalMachine = setup({
         cancelling: {
           invoke: {
             src: 'cancelRun',
-            input: ({ context }) => ({ runtimeThreadId: context.runtimeThreadId }),
+            input: ({ context }) => ({
+              threadId: context.threadId,
+              runtimeThreadId: context.runtimeThreadId,
+            }),
             onDone: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
             onError: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
           },
@@ -280,7 +289,11 @@ export const proposalMachine = setup({
       tags: ['working'],
       invoke: {
         src: 'closeAttempt',
-        input: ({ context }) => ({ attempt: context.attempt, failure: context.failure }),
+        input: ({ context }) => ({
+          threadId: context.threadId,
+          attempt: context.attempt,
+          failure: context.failure,
+        }),
         onDone: [
           {
             guard: ({ event }) => event.output.kind === 'next',
@@ -320,7 +333,7 @@ export const proposalMachine = setup({
       tags: ['working'],
       invoke: {
         src: 'settleRun',
-        input: ({ context }) => ({ verdict: context.verdict ?? failed(lost) }),
+        input: ({ context }) => ({ threadId: context.threadId, verdict: context.verdict ?? failed(lost) }),
         onDone: [
           {
             guard: ({ event }) => event.output.kind === 'cancelled',
@@ -345,7 +358,11 @@ export const proposalMachine = setup({
       tags: ['open'],
       invoke: {
         src: 'followRun',
-        input: ({ context }) => ({ attempt: context.attempt, runtimeThreadId: context.runtimeThreadId }),
+        input: ({ context }) => ({
+          threadId: context.threadId,
+          attempt: context.attempt,
+          runtimeThreadId: context.runtimeThreadId,
+        }),
       },
       on: {
         'row.lost': {},

@@ -44,6 +44,9 @@ export interface ProposalInput {
   cancelled: boolean;
 }
 
+/** The input of an invoked actor: the machine is one for all threads, so each names its own. */
+export type Of<Input> = Input & { threadId: string };
+
 /** The conclusive answer to an invoke that was repeated until there was one. */
 export type InvokeAnswer =
   | { kind: 'started'; runtimeThreadId: string }

@@ -19,8 +19,7 @@ import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { createPhaseNotes } from './phase-notes.js';
-import { createProposalActors } from './proposal-actors.js';
-import { proposalMachine } from './proposal-machine.js';
+import type { ProposalLives } from './proposal-actors.js';
 import type { ProposalState, Role } from './proposal-types.js';
 import { untilCaughtUp } from './reader-end.js';
 import type { RunInput } from './run-input.js';
@@ -35,6 +34,7 @@ export interface ThreadActorDeps {
   publish: Publish;
   windowBudget: WindowBudget;
   frameCounts: FrameCounts;
+  lives: ProposalLives;
   config: Pick<Config, 'runs' | 'viewers' | 'database'>;
   metrics: Metrics;
   log: Logger;
@@ -166,7 +166,7 @@ export function createThreadActor(
     },
     row,
   );
-  const actors = createProposalActors({
+  const leave = deps.lives.enter(threadId, {
     db: deps.db,
     client: deps.client,
     journal,
@@ -215,7 +215,7 @@ export function createThreadActor(
     onRetrying: notes.retrying,
     onCleanUpDue: deps.onCleanUpDue,
   });
-  const actor = createActor(proposalMachine.provide({ actors }), {
+  const actor = createActor(deps.lives.machine, {
     input: {
       proposalId,
       threadId,
@@ -421,6 +421,7 @@ export function createThreadActor(
         await Promise.race([given, wait(HAND_OVER_WAIT_MS, undefined, { ref: false })]);
       }
       journal.abort();
+      leave();
       changed.next();
       pipeline.close();
     },
@@ -428,6 +429,7 @@ export function createThreadActor(
       stopped = true;
       actor.stop();
       journal.abort();
+      leave();
       changed.next();
       pipeline.close();
     },

@@ -9,11 +9,12 @@ import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
 import { createDeathWatch } from './death-watch.js';
+import { createProposalLives } from './proposal-actors.js';
 import type { RunInput } from './run-input.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
 
-export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken'> {
+export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken' | 'lives'> {
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -45,6 +46,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const timers: NodeJS.Timeout[] = [];
   const underWay = new Set<Promise<void>>();
   const watch = createDeathWatch(node);
+  const lives = createProposalLives();
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
@@ -61,6 +63,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     const actor = createThreadActor(
       {
         ...deps,
+        lives,
         onBroken(threadId) {
           // Its row still names this replica: it is revived by the next look at our own rows.
           const broken = live.get(threadId);

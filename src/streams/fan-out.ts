@@ -75,10 +75,16 @@ export interface FanOutDeps {
   onSlowClose: () => void;
 }
 
+/** The largest head of a WebSocket frame from a server. */
+const FRAME_HEADER = 10;
+
 export function createFanOut(deps: FanOutDeps): FanOut {
   const { topic, window, budgetBytes } = deps;
   const seats = new Set<Seat>();
   let live = 0;
+  /** Bytes put on the topic since the viewers were looked at, and the most that waited for one of them then. */
+  let published = 0;
+  let fullest = 0;
   let epoch = deps.epoch;
   /** The epoch that the window holds. */
   let readEpoch = deps.epoch;
@@ -157,6 +163,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
         } else if (seat.position === released) {
           seat.live = true;
           live++;
+          fullest = Math.max(fullest, seat.viewer.bufferedBytes());
           seat.viewer.subscribe(topic);
         } else return; // ahead of everything that was released here: it waits
       }
@@ -191,16 +198,27 @@ export function createFanOut(deps: FanOutDeps): FanOut {
 
   /** The topic drops without a word what has no room: who is over budget leaves it first. */
   function keepThoseWithRoom(): void {
-    if (live === 0) return;
+    // What waits cannot have grown by more than what was published, so most frames need not ask for it.
+    if (live === 0 || fullest + published <= budgetBytes) return;
+    fullest = 0;
+    published = 0;
     for (const seat of seats) {
-      if (seat.live && seat.viewer.bufferedBytes() > budgetBytes) takeOffTopic(seat);
+      if (!seat.live) continue;
+      const waiting = seat.viewer.bufferedBytes();
+      if (waiting > budgetBytes) takeOffTopic(seat);
+      else fullest = Math.max(fullest, waiting);
     }
+  }
+
+  function toTopic(message: Buffer | string): void {
+    published += message.length + FRAME_HEADER;
+    deps.publish(topic, message);
   }
 
   function publish(batch: FrameBatch, from: number, to: number): void {
     keepThoseWithRoom();
     if (live > 0) {
-      for (let index = from; index < to; index++) deps.publish(topic, batch.frames[index] as Buffer);
+      for (let index = from; index < to; index++) toTopic(batch.frames[index] as Buffer);
     }
     for (let index = to - 1; index >= from; index--) {
       const number = batch.numbers[index] ?? 0;
@@ -218,7 +236,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
   function announce(frame: Parameters<typeof ownFrame>[0]): void {
     keepThoseWithRoom();
     const text = ownFrame(frame);
-    if (live > 0) deps.publish(topic, text);
+    if (live > 0) toTopic(text);
     for (const seat of [...seats]) if (!seat.live) send(seat, text);
   }
 
@@ -256,10 +274,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
       holeEnd = last;
       keepThoseWithRoom();
       if (live > 0) {
-        deps.publish(
-          topic,
-          ownFrame({ event_type: 'on_skipped', data: { first_seq: first, last_seq: last } }),
-        );
+        toTopic(ownFrame({ event_type: 'on_skipped', data: { first_seq: first, last_seq: last } }));
       }
       released = last;
       catchUpAll();

@@ -66,7 +66,9 @@ export function createNumbering(deps: NumberingDeps): Numbering {
       return source.subscribe({
         next: (signal) => {
           if (signal.type !== 'frames') return subscriber.next(signal);
-          if (!closing) numberBatch(signal.batch, subscriber);
+          numberBatch(signal.batch, subscriber);
+          // The hole was told: the next connection fills it.
+          if (closing) subscriber.complete();
         },
         error: (error) => subscriber.error(error),
         complete: () => subscriber.complete(),

@@ -1,5 +1,4 @@
-import { defer, EMPTY, finalize, from, merge, type Observable, of, repeat, Subject, tap } from 'rxjs';
-import { filter, mergeMap, takeWhile } from 'rxjs/operators';
+import { Observable, type Subscription } from 'rxjs';
 import type { NumberedSignal, StreamSignal } from './stream-signals.js';
 
 /** What the runtime says of a run when its stream does not tell. */
@@ -29,8 +28,8 @@ const LONG_READS = 100;
  * is not possible, or the connection ended without a word, the runtime's state is asked first.
  */
 export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
-  return defer(() => {
-    const told = new Subject<StreamSignal>();
+  return new Observable<StreamSignal>((subscriber) => {
+    let connection: Subscription | null = null;
     let failures = 0;
     let holes = 0;
     let reads = 0;
@@ -48,10 +47,10 @@ export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
       holes = 0;
       if (last?.type === 'oversized') return null;
       if (last?.type === 'refused' && last.status === 404) {
-        told.next({ type: 'unknown' });
+        subscriber.next({ type: 'unknown' });
         return null;
       }
-      told.next({ type: 'lost' });
+      subscriber.next({ type: 'lost' });
       const progress = reads > 0;
       const silent = !progress || (last?.type === 'closed' && last.code === 1000);
       failures = progress ? 0 : failures + 1;
@@ -59,49 +58,41 @@ export function reconnecting(deps: ReconnectDeps): Observable<StreamSignal> {
       if (last?.type !== 'refused' && ((opened && silent) || !deps.resumable())) {
         const asked = await deps.askState();
         if (asked.kind === 'not_found') {
-          told.next({ type: 'unknown' });
+          subscriber.next({ type: 'unknown' });
           return null;
         }
         if (asked.kind === 'state' && asked.state.status !== 'running') {
-          told.next({ type: 'state', state: asked.state });
+          subscriber.next({ type: 'state', state: asked.state });
           return null;
         }
       }
       return deps.delayMs(failures);
     }
 
-    const connections$ = defer(() => {
+    async function again(): Promise<void> {
+      const delay = await next();
+      if (delay === null) return subscriber.complete();
+      if (delay > 0) await deps.sleep(delay);
+      if (!subscriber.closed) open();
+    }
+
+    function open(): void {
       reads = 0;
       opened = false;
       last = null;
-      return deps.connect();
-    }).pipe(
-      tap((signal) => {
-        last = signal;
-        if (signal.type === 'connected' || signal.type === 'frames') opened = true;
-        if (signal.type === 'frames') reads++;
-      }),
-      // A hole ends the connection here; the wrapped source is closed by it.
-      takeWhile((signal) => signal.type !== 'hole', false),
-      repeat({
-        delay: () =>
-          from(next()).pipe(
-            mergeMap((delay) => {
-              if (delay === null) return EMPTY;
-              return delay === 0 ? of(undefined) : from(deps.sleep(delay));
-            }),
-          ),
-      }),
-      finalize(() => told.complete()),
-    );
-    return merge(
-      told,
-      connections$.pipe(
-        filter(
-          (signal): signal is Exclude<NumberedSignal, { type: 'closed' | 'refused' | 'hole' }> =>
-            signal.type !== 'closed' && signal.type !== 'refused',
-        ),
-      ),
-    );
+      connection = deps.connect().subscribe({
+        next(signal) {
+          last = signal;
+          if (signal.type === 'frames') reads++;
+          if (signal.type === 'connected' || signal.type === 'frames') opened = true;
+          subscriber.next(signal);
+        },
+        error: (error) => subscriber.error(error),
+        complete: () => void again().catch((error: unknown) => subscriber.error(error)),
+      });
+    }
+
+    open();
+    return () => connection?.unsubscribe();
   });
 }

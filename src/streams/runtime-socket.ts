@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import type { Socket } from 'node:net';
 import { Observable } from 'rxjs';
 import type { WebSocket } from 'ws';
 import { clearBatch, createFrameBatch, FrameKind, pushFrame } from './frame-batch.js';
@@ -33,6 +34,7 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
       new Observable<SocketSignal>((subscriber) => {
         const socket = deps.open({ threadId, position });
         let alive = true;
+        let readsHeard = false;
         let done = false;
 
         const ping = setInterval(() => {
@@ -63,12 +65,17 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
           if (filling !== flush) {
             filling?.();
             filling = flush;
-            // All frames of one read are emitted in one go, so this runs once they are all there.
-            queueMicrotask(flush);
+            // For frames that came outside of a read; those of one are flushed at its end.
+            if (!readsHeard) queueMicrotask(flush);
           }
           pushFrame(batch, data, readable ? FrameKind.other : FrameKind.unreadable);
         });
         socket.on('open', () => {
+          // Behind the listener of ws, so that all frames of the read are there. A microtask would cost a resource
+          // of the async hooks for each read.
+          const { _socket: connection } = socket as unknown as { _socket?: Socket };
+          connection?.on('data', flush);
+          readsHeard = connection !== undefined;
           subscriber.next({
             type: 'connected',
             send: (message) => {

@@ -33,7 +33,7 @@ export type NumberedSignal =
 
 /** What a run's whole stream tells, over all its connections. */
 export type StreamSignal =
-  | Exclude<NumberedSignal, { type: 'closed' | 'refused' | 'hole' }>
+  | NumberedSignal
   /** The connection was lost, or could not be made; another one follows. */
   | { type: 'lost' }
   /** The runtime does not know the thread. */

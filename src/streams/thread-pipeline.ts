@@ -45,7 +45,7 @@ export interface ThreadPipelineDeps {
 }
 
 /** One attempt as the runtime knows it. */
-interface RunToRead {
+export interface RunToRead {
   attempt: number;
   runtimeThreadId: string;
 }
@@ -201,9 +201,10 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
         delayMs: deps.reconnectDelayMs,
         sleep: deps.sleep,
       }).pipe(
-        tap(keepNewestFiles),
-        tap(releaseToViewers),
-        tap(() => {
+        // One step, not three: each costs as much as the rest of the way where a read brings one frame.
+        tap((signal) => {
+          keepNewestFiles(signal);
+          releaseToViewers(signal);
           hurt ||= numbering.damaged();
         }),
         lifecycle.facts,

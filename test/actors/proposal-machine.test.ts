@@ -5,6 +5,7 @@ import { isRetryable, proposalMachine } from '../../src/actors/proposal-machine.
 import {
   type Closed,
   type InvokeAnswer,
+  type Of,
   type ProposalEvent,
   type ProposalInput,
   type ProposalState,
@@ -160,21 +161,23 @@ function machine(overrides: Partial<ProposalInput> = {}) {
   const actor = createActor(
     proposalMachine.provide({
       actors: {
-        invokeRun: fromPromise<InvokeAnswer, { jobId: string; awaited: boolean }>(
+        invokeRun: fromPromise<InvokeAnswer, Of<{ jobId: string; awaited: boolean }>>(
           () =>
             new Promise((resolve) => {
               waiting.invoke = resolve;
             }),
         ),
         readRun: fromCallback(() => () => undefined),
-        cancelRun: fromPromise<void, { runtimeThreadId: string | null }>(() => new Promise(() => undefined)),
-        closeAttempt: fromPromise<Closed, { attempt: number; failure: ProposalError | null }>(
+        cancelRun: fromPromise<void, Of<{ runtimeThreadId: string | null }>>(
+          () => new Promise(() => undefined),
+        ),
+        closeAttempt: fromPromise<Closed, Of<{ attempt: number; failure: ProposalError | null }>>(
           () =>
             new Promise((resolve) => {
               waiting.close = resolve;
             }),
         ),
-        settleRun: fromPromise<Settled, { verdict: Verdict }>(({ input: { verdict } }) => {
+        settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input: { verdict } }) => {
           waiting.verdicts.push(verdict);
           return new Promise((resolve) => {
             waiting.settle = resolve;
