@@ -4,7 +4,14 @@ import { context } from '@opentelemetry/api';
 import { forgetNodes, listNodes } from '../db/nodes.js';
 import { findThreadFor } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { listReviveable, readThread, rereadThreads, takeOver, unfinishedOwnedBy } from '../db/threads.js';
+import {
+  isDeleted,
+  listReviveable,
+  readThread,
+  rereadThreads,
+  takeOver,
+  unfinishedOwnedBy,
+} from '../db/threads.js';
 import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
@@ -109,7 +116,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
         if (seen.version === actor.version()) return;
         // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
         const deleted = seen.cancelRequested || seen.status === 'resolved';
-        if (deleted) for (const viewer of actor.viewers()) await recheck(actor.threadId, viewer, 4404);
+        if (deleted) for (const viewer of actor.viewers()) await recheck(actor.threadId, viewer);
         const row = await readThread(db, { threadId: seen.threadId });
         if (row !== null) actor.observe(row);
       }),
@@ -119,16 +126,13 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   /** Access was withdrawn, or the workflow deleted: who may not look any more goes. */
   async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
     for (const viewer of actor.viewers()) {
-      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer, 4403);
+      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer);
     }
   }
 
-  /** `otherwise` = why a read-only viewer that cannot see the thread any more has to go. */
-  async function recheck(threadId: string, viewer: Viewer, otherwise: 4403 | 4404): Promise<void> {
-    const found = await findThreadFor(db, { threadId, userId: viewer.userId });
-    if (found !== null) return;
-    // An owner's access is never withdrawn: what an owner cannot see is deleted.
-    if (viewer.access === 'owner' || otherwise === 4404) viewer.close(4404, 'deleted');
+  async function recheck(threadId: string, viewer: Viewer): Promise<void> {
+    if ((await findThreadFor(db, { threadId, userId: viewer.userId })) !== null) return;
+    if (await isDeleted(db, { threadId })) viewer.close(4404, 'deleted');
     else viewer.close(4403, 'access_withdrawn');
   }
 
@@ -237,7 +241,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       const actor = await open(threadId);
       const attachment = await actor.attach(viewer, position);
       // Access may have been withdrawn between the upgrade and now.
-      if (viewer.accessVersion < actor.accessVersion()) await recheck(threadId, viewer, 4403);
+      if (viewer.accessVersion < actor.accessVersion()) await recheck(threadId, viewer);
       return attachment;
     },
     notice(threadId) {

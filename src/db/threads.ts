@@ -25,6 +25,15 @@ export const readThread = (
     : db.maybeOne(named('read_thread_of_proposal', threadRow)`
         SELECT ${threadColumns} FROM ${joined} WHERE p.id = ${by.proposalId}`);
 
+/** Whether the thread's workflow was deleted: then nobody may look, and it is not a matter of access. */
+export const isDeleted = async (
+  db: CommonQueryMethods,
+  input: { readonly threadId: string },
+): Promise<boolean> =>
+  db.exists(named('is_thread_deleted', z.object({}))`
+    SELECT 1 FROM proposals p JOIN workflows w ON w.id = p.workflow_id
+    WHERE p.thread_id = ${input.threadId} AND w.deleted_at IS NOT NULL`);
+
 /** Unfinished rows that name this node as their owner (`guarantees.md` 2). */
 export const unfinishedOwnedBy = async (
   db: CommonQueryMethods,
