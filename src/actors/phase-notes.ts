@@ -1,4 +1,4 @@
-import type { ProposalPhase, ProposalStatus } from '@ide-orchestrator/protocol';
+import { type ProposalPhase, type ProposalStatus, runErrors } from '@ide-orchestrator/protocol';
 import type { CommonQueryMethods } from 'slonik';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { commitPhase } from '../db/run-progress.js';
@@ -71,7 +71,8 @@ export function createPhaseNotes(deps: PhaseNotesDeps, row: ThreadRow): PhaseNot
       noted = status;
       const seconds = (Date.now() - Date.parse(row.createdAt)) / 1000;
       metrics.refinementDurationSeconds.observe({ status }, seconds);
-      if (code !== null) metrics.proposalFailuresTotal.inc({ code });
+      // A runtime's own codes are anything at all, an id too.
+      if (code !== null) metrics.proposalFailuresTotal.inc({ code: code in runErrors ? code : 'other' });
       deps.log.info({ status, code, attempt: deps.attempt() }, 'proposal ended');
     },
     adopt(taken) {

@@ -13,7 +13,7 @@ import type { RunInput } from './run-input.js';
 import { type SettleDeps, settleRun } from './settle-run.js';
 import type { TransitionJournal } from './transition-journal.js';
 
-export interface ProposalActorsDeps {
+interface ProposalActorsDeps {
   db: CommonQueryMethods;
   client: DeepAgentsRuntimeClient;
   journal: TransitionJournal;

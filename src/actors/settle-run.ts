@@ -66,8 +66,16 @@ export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Set
   return told(deps, outcome, last, 'failed', error.code);
 }
 
-function cleanError(error: ProposalError): ProposalError {
-  return { ...error, code: storableText(error.code), message: storableText(error.message) };
+/** Characters of what a runtime says of a failure; a person reads no more. */
+const CODE_CHARACTERS = 64;
+const MESSAGE_CHARACTERS = 2_000;
+
+function cleanError({ code, message, retryable }: ProposalError): ProposalError {
+  return {
+    code: storableText(code.slice(0, CODE_CHARACTERS)),
+    message: storableText(message.slice(0, MESSAGE_CHARACTERS)),
+    retryable,
+  };
 }
 
 function factsOf(

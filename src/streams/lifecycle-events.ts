@@ -1,5 +1,4 @@
 import type { RuntimeError } from '@ide-orchestrator/protocol';
-import { runtimeError } from '@ide-orchestrator/protocol';
 import { Observable } from 'rxjs';
 import { parseFrame } from './decode-frame.js';
 import { FrameKind } from './frame-batch.js';
@@ -14,6 +13,17 @@ export interface LifecycleEvents {
 }
 
 const UNTOLD: RuntimeError = { code: 'runtime_error', message: 'The run failed without saying why.' };
+
+/** What can be read of an error; a field of the wrong type is as good as none. */
+function errorOf(data: unknown): RuntimeError {
+  if (typeof data !== 'object' || data === null) return UNTOLD;
+  const { code, message, retryable } = data as Record<string, unknown>;
+  return {
+    code: typeof code === 'string' && code !== '' ? code : UNTOLD.code,
+    message: typeof message === 'string' && message !== '' ? message : UNTOLD.message,
+    ...(typeof retryable === 'boolean' ? { retryable } : {}),
+  };
+}
 
 export function createLifecycleEvents(): LifecycleEvents {
   const ending: RunEnding = { errorNumber: 0, errorBytes: null, error: null, endNumber: 0, state: null };
@@ -45,8 +55,7 @@ export function createLifecycleEvents(): LifecycleEvents {
                   told = true;
                   if (kind === FrameKind.error) {
                     const bytes = Buffer.from(batch.frames[index] as Buffer);
-                    const data = runtimeError.safeParse(parseFrame(bytes)?.data);
-                    ending.error = data.success ? data.data : UNTOLD;
+                    ending.error = errorOf(parseFrame(bytes)?.data);
                     ending.errorBytes = bytes;
                     ending.errorNumber = batch.numbers[index] ?? 0;
                   } else {

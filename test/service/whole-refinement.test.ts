@@ -115,6 +115,8 @@ t.test('a failure that is not worth another attempt is told with its reason', as
     status: 'failed',
     error: { code: 'model_authentication', message: 'The key is wrong.' },
   });
+  const metrics = await replica.metrics.render();
+  t.match(metrics, /proposal_failures_total\{code="other"\} 1/, 'no label holds what a runtime makes up');
   await runtime.untilRequest('cleanup');
 });
 

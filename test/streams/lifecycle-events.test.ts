@@ -57,6 +57,16 @@ test('an error that says nothing readable is still an error', async (t) => {
   const { facts, frames } = listen();
   frames({ seq: 1, kind: 'error', data: 'x' }, { seq: 2, kind: 'end' });
   t.match(facts, [{ type: 'runtime.failed', error: { code: 'runtime_error' } }]);
+  const odd = listen();
+  odd.frames(
+    { seq: 1, kind: 'error', data: { code: 7, message: ['x'], retryable: false } },
+    { seq: 2, kind: 'end' },
+  );
+  t.match(
+    odd.facts,
+    [{ error: { code: 'runtime_error', retryable: false } }],
+    'what is readable of it counts',
+  );
 });
 
 test('where the stream did not tell, the state does', async (t) => {
