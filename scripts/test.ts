@@ -122,7 +122,18 @@ const checkCoverage = (): boolean => {
   return folders.every((folder) => folder.passed);
 };
 
+/**
+ * tap comes built with its TypeScript plugin, and says so only after it has loaded it: whoever runs it first on a new
+ * installation would run the compiled tests through a loader that some packages cannot stand.
+ */
+const buildTap = async (): Promise<boolean> => {
+  const built = path.join(root, 'node_modules/@tapjs/test/test-built/dist/esm/index.js');
+  if (!fs.readFileSync(built, 'utf8').includes('@tapjs/typescript')) return true;
+  return (await runScript('tap/dist/esm/run.mjs', ['build'])) === 0;
+};
+
 const runTests = async (files: readonly string[], marker: string): Promise<boolean> => {
+  if (!(await buildTap())) return false;
   const database = await startDatabase();
   // Between the children, too, a signal must not end us before PostgreSQL is stopped.
   const stay = (): void => undefined;
