@@ -60,8 +60,6 @@ export interface ThreadPipeline {
   reads(): number;
   /** A frame was unreadable or missing: the files come from the runtime's state. */
   damaged(): boolean;
-  /** What the runtime said last of its log: the highest number, for viewers that are ahead of us. */
-  toldLast(): number;
   /** Whether this replica has heard of the present attempt's log. */
   known(): boolean;
   /** Hands a viewer's message to the run; false where no connection is open. */
@@ -91,7 +89,6 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   let reads = 0;
   let hurt = false;
   let known = false;
-  let toldLast = 0;
   let finished = false;
   /** Viewers were told that the run is being reconnected, once for each outage. */
   let away = false;
@@ -125,7 +122,6 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
       case 'epoch':
         away = false;
         known = true;
-        toldLast = signal.lastSeq;
         if (signal.reset) ending = false;
         if (signal.epoch === fanOut.epoch()) {
           if (signal.runtimeEpoch !== null) fanOut.resetStrays(signal.lastSeq);
@@ -219,7 +215,6 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     reads: () => reads,
     damaged: () => hurt,
     known: () => known,
-    toldLast: () => toldLast,
     send: (message) => sendToRun?.(message) ?? false,
     beginAttempt(attempt, announcement) {
       newestFiles.clear();
