@@ -141,6 +141,11 @@ export const numberVariables: NumberTable = {
   },
   retention: {
     transcriptMs: ms('TRANSCRIPT_RETENTION_MS', 7 * DAY, 'Life of a finished run’s frames'),
+    transcriptBytes: bytes(
+      'TRANSCRIPT_BYTES',
+      64 * MIB,
+      'Frames kept of one finished run, before compression',
+    ),
     idempotencyMs: ms('IDEMPOTENCY_RETENTION_MS', DAY, 'Life of an Idempotency-Key'),
     undecidedMs: ms(
       'UNDECIDED_RETENTION_MS',

@@ -68,7 +68,7 @@ export interface Config {
     files: number;
   };
   window: { processBytes: number; threadBytes: number };
-  retention: { transcriptMs: number; idempotencyMs: number; undecidedMs: number };
+  retention: { transcriptMs: number; transcriptBytes: number; idempotencyMs: number; undecidedMs: number };
 }
 
 /** One fault of the environment. `problem` never repeats a value that may be a secret. */

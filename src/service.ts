@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import type { Tracer } from '@opentelemetry/api';
 import { createCleanUp } from './actors/clean-up.js';
 import { createThreadRegistry } from './actors/thread-registry.js';
+import { createTranscriptKeeper } from './actors/transcript-keeper.js';
 import type { Config } from './config.js';
 import { createHeartbeat } from './db/beat.js';
 import { expireUndecided } from './db/decisions.js';
@@ -13,6 +14,7 @@ import { createServer } from './http/server.js';
 import { createFrameCounts } from './streams/frame-counts.js';
 import { createWindowBudget } from './streams/replay-window.js';
 import { createDeepAgentsRuntimeClient } from './streams/runtime-client.js';
+import { createRuntimeLog } from './streams/runtime-log.js';
 import { createRuntimeFrames } from './streams/runtime-socket.js';
 import type { Publish } from './streams/viewer.js';
 import type { Logger } from './telemetry/logger.js';
@@ -39,6 +41,8 @@ export interface Service {
 }
 
 const CLEAN_UP_MS = 1_000;
+const TRANSCRIPTS_MS = 1_000;
+const LOG_PIECE_MS = 5_000;
 const RETENTION_MS = 60_000;
 const EXPIRE_BATCH = 200;
 
@@ -74,20 +78,32 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     delaySeconds: (tries) => Math.min(60, 2 ** Math.min(tries, 6)),
   });
 
+  const runtimeFrames = createRuntimeFrames({
+    open: ({ threadId, position }) =>
+      client.streamWebSocket({
+        threadId,
+        after: position?.after ?? null,
+        epoch: position?.epoch ?? null,
+      }),
+    pingIntervalMs: config.runtime.pingIntervalMs,
+    frameBytes: config.runtime.frameBytes,
+  });
+  const runtimeLog = createRuntimeLog({ runtimeFrames, timeoutMs: LOG_PIECE_MS });
+  const transcripts = createTranscriptKeeper({
+    db,
+    runtimeLog,
+    runtimeAway: () => client.circuit.retryAfterSeconds() !== null,
+    transcriptBytes: config.retention.transcriptBytes,
+    log,
+    onCleanUpDue: () => void cleanUp.deliver(),
+  });
+
   let publish: Publish = () => undefined;
   const registry = createThreadRegistry({
     db,
     client,
-    runtimeFrames: createRuntimeFrames({
-      open: ({ threadId, position }) =>
-        client.streamWebSocket({
-          threadId,
-          after: position?.after ?? null,
-          epoch: position?.epoch ?? null,
-        }),
-      pingIntervalMs: config.runtime.pingIntervalMs,
-      frameBytes: config.runtime.frameBytes,
-    }),
+    runtimeFrames,
+    transcripts,
     publish: (topic, message) => publish(topic, message),
     windowBudget: createWindowBudget(config.window),
     frameCounts,
@@ -137,6 +153,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   };
   const timers = [
     setInterval(() => void cleanUp.deliver(), CLEAN_UP_MS),
+    setInterval(() => void transcripts.sweep(), TRANSCRIPTS_MS),
     setInterval(
       quietly(async () => {
         const { transcriptMs, idempotencyMs, undecidedMs } = config.retention;
@@ -156,7 +173,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       server.drain();
       for (const timer of timers) clearInterval(timer);
       await registry.stop();
-      await server.stop(config.http.shutdownGraceMs);
+      await Promise.all([server.stop(config.http.shutdownGraceMs), transcripts.stop()]);
       client.stop();
       await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
       // A statement that a frozen database never answered is no reason to fail the stop.

@@ -24,6 +24,7 @@ import type { ProposalState, Role } from './proposal-types.js';
 import { untilCaughtUp } from './reader-end.js';
 import type { RunInput } from './run-input.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
+import type { TranscriptKeeper } from './transcript-keeper.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
 
@@ -35,6 +36,7 @@ export interface ThreadActorDeps {
   windowBudget: WindowBudget;
   frameCounts: FrameCounts;
   lives: ProposalLives;
+  transcripts: Pick<TranscriptKeeper, 'complete'>;
   config: Pick<Config, 'runs' | 'viewers' | 'database'>;
   metrics: Metrics;
   log: Logger;
@@ -179,7 +181,7 @@ export function createThreadActor(
       from: notes.from,
       attempt: () => current.attempt,
       ending: () => ending,
-      askState: () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId),
+      askState: () => deps.client.getState(runtimeThreadId()),
       sleep,
       delayMs: awayDelayMs,
       pastDeadline: () => stopped || Date.now() > deadlineAt,
@@ -187,6 +189,18 @@ export function createThreadActor(
       onCommitted(status, code) {
         notes.end(status, code);
         if (status === 'failed') deps.onCleanUpDue();
+      },
+      onTranscriptLacking(epoch, upTo) {
+        const { held } = pipeline;
+        const generation = journal.generation();
+        void deps.transcripts.complete({
+          proposalId,
+          runtimeThreadId: runtimeThreadId(),
+          epoch,
+          generation,
+          upTo,
+          held,
+        });
       },
     },
     proposalId,
@@ -229,6 +243,11 @@ export function createThreadActor(
       cancelled: row.cancelRequestedAt !== null,
     },
   });
+
+  /** The run as the runtime names it. */
+  function runtimeThreadId(): string {
+    return actor.getSnapshot().context.runtimeThreadId ?? current.jobId;
+  }
 
   function state(): ProposalState {
     const { value } = actor.getSnapshot();

@@ -17,7 +17,7 @@ import { createLifecycleEvents } from './lifecycle-events.js';
 import { createNewestFiles, type NewestFiles } from './newest-files.js';
 import { createNumbering, type Numbering } from './number-frames.js';
 import { reconnecting } from './reconnect.js';
-import { createReplayWindow, type WindowBudget } from './replay-window.js';
+import { createReplayWindow, type NumberedFrame, type WindowBudget } from './replay-window.js';
 import type { DeepAgentsRuntimeClient } from './runtime-client.js';
 import type { RuntimeFrames } from './runtime-socket.js';
 import type { LifecycleFact, StreamSignal } from './stream-signals.js';
@@ -62,6 +62,11 @@ export interface ThreadPipeline {
   damaged(): boolean;
   /** Whether this replica has heard of the present attempt's log. */
   known(): boolean;
+  /**
+   * The frames behind `after` that the window holds, up to the one that makes them `bytes` or more. Good until the next
+   * frame comes, or the pipeline is closed.
+   */
+  held(after: number, bytes: number): NumberedFrame[];
   /** Hands a viewer's message to the run; false where no connection is open. */
   send(message: Buffer | string): boolean;
   /** Another attempt begins: epoch `<attempt>.1` until the runtime says otherwise. */
@@ -208,6 +213,16 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     });
   }
 
+  function held(after: number, bytes: number): NumberedFrame[] {
+    const frames: NumberedFrame[] = [];
+    let size = 0;
+    for (let next = window.next(after); next !== null && size < bytes; next = window.next(next.number)) {
+      frames.push(next);
+      size += next.bytes.length;
+    }
+    return frames;
+  }
+
   return {
     read,
     fanOut,
@@ -215,6 +230,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     reads: () => reads,
     damaged: () => hurt,
     known: () => known,
+    held,
     send: (message) => sendToRun?.(message) ?? false,
     beginAttempt(attempt, announcement) {
       newestFiles.clear();

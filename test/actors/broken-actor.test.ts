@@ -52,6 +52,7 @@ t.test(
       },
       publish: topics.publish,
       windowBudget: createWindowBudget(config.window),
+      transcripts: { complete: async () => undefined },
       frameCounts: createFrameCounts(),
       config,
       metrics,

@@ -10,9 +10,14 @@ const stateBytes = Buffer.from(JSON.stringify({ seq: 4, event_type: 'on_state_up
 const row = (status: ThreadRow['status']) => ({ status }) as ThreadRow;
 
 /** The commits come to these outcomes, one after the other; what viewers are told is written down. */
-function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) {
+function bench(
+  outcomes: JournalOutcome[],
+  overrides: Partial<SettleDeps> = {},
+  held = [1, 2, 3, 4].map((number) => ({ number, bytes: stateBytes })),
+) {
   const told: LastFrames[] = [];
   const committed: unknown[] = [];
+  const lacking: unknown[] = [];
   let appended = 0;
   const deps = {
     db: {} as CommonQueryMethods,
@@ -21,6 +26,7 @@ function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) 
       fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
       newestFiles: { frame: () => ({ number: 4, bytes: stateBytes }), files: () => files },
       damaged: () => false,
+      held: (after: number) => (after < 4 ? held : []),
       finish: (last: LastFrames) => told.push(last),
     },
     proposalId: 'p',
@@ -33,9 +39,10 @@ function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) 
     pastDeadline: () => false,
     allowed: { fileBytes: 100, files: 10 },
     onCommitted: (...what: unknown[]) => committed.push(what),
+    onTranscriptLacking: (...what: unknown[]) => lacking.push(what),
     ...overrides,
   };
-  return { deps: deps as unknown as SettleDeps, told, committed, appended: () => appended };
+  return { deps: deps as unknown as SettleDeps, told, committed, lacking, appended: () => appended };
 }
 
 t.test('content that PostgreSQL refuses fails the run without it', async (t) => {
@@ -85,6 +92,7 @@ t.test(
       fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
       newestFiles: { frame: () => null, files: () => null },
       damaged: () => false,
+      held: () => [],
       finish: () => undefined,
     } as unknown as SettleDeps['pipeline'];
     const running = { thread_id: 't', status: 'running' as const, result: null, generated_files: null };
@@ -111,3 +119,24 @@ t.test(
     t.equal(asked, 50, 'away is not failed: only the deadline ends it');
   },
 );
+
+t.test('only a transcript that lacks frames is completed after the commit, and only after one', async (t) => {
+  const late = [3, 4].map((number) => ({ number, bytes: stateBytes }));
+  const error = { code: 'x', message: 'y', retryable: false };
+  const cases: [string, Parameters<typeof bench>, unknown[]][] = [
+    ['whole', [[{ kind: 'committed' }]], []],
+    ['without its beginning', [[{ kind: 'committed' }], {}, late], [['1.1', 4]]],
+    ['not committed', [[{ kind: 'aborted' }], {}, late], []],
+  ];
+  for (const [name, given, expected] of cases) {
+    const completes = bench(...given);
+    await settleRun(completes.deps, { kind: 'completed' });
+    t.strictSame(completes.lacking, expected, name);
+    const fails = bench(...given);
+    await settleRun(fails.deps, { kind: 'failed', error, byRuntime: true });
+    t.strictSame(fails.lacking, expected, `${name}, failed`);
+  }
+  const closed = bench([{ kind: 'committed' }], {}, late);
+  await settleRun(closed.deps, { kind: 'failed', error, byRuntime: false });
+  t.strictSame(closed.lacking, [], 'an epoch of ours has none');
+});
