@@ -68,6 +68,7 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
   async function fill(transcript: IncompleteTranscript): Promise<Completion> {
     const { proposalId, generation, epoch, upTo, runtimeThreadId: threadId } = transcript;
     const parts = await listTranscriptParts(db, { proposalId, epoch });
+    let full = false;
 
     async function store(frames: readonly NumberedFrame[]): Promise<boolean> {
       for (let from = 0; from < frames.length; ) {
@@ -77,7 +78,8 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
         from = to;
         if (part === null) continue;
         addExtent(parts, part);
-        const keepFrom = keptFrom(parts, deps.transcriptBytes);
+        full = dropOldest(parts, deps.transcriptBytes) || full;
+        const keepFrom = parts[0]?.firstSeq ?? 0;
         if (part.firstSeq < keepFrom) continue;
         if (!(await addTranscriptPart(db, { proposalId, generation, part, keepFrom }))) return false;
       }
@@ -100,7 +102,8 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
         continue;
       }
       const end = next === undefined ? upTo : next.firstSeq - 1;
-      if (bytesAbove(parts, end) >= deps.transcriptBytes) {
+      if (full && next === parts[0]) {
+        // What is older than the oldest that is kept would be dropped again.
         after = end;
         continue;
       }
@@ -188,13 +191,10 @@ function addExtent(parts: PartExtent[], { firstSeq, lastSeq, bytes }: PartExtent
   parts.splice(at === -1 ? parts.length : at, 0, { firstSeq, lastSeq, bytes });
 }
 
-function bytesAbove(parts: readonly PartExtent[], number: number): number {
-  return parts.reduce((sum, part) => (part.firstSeq > number ? sum + part.bytes : sum), 0);
-}
-
-/** Drops the oldest parts beyond the limit, at least the newest stays; answers the first number that does. */
-function keptFrom(parts: PartExtent[], limit: number): number {
+/** Drops the oldest parts beyond the limit; at least the newest stays. */
+function dropOldest(parts: PartExtent[], limit: number): boolean {
   let total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+  const before = parts.length;
   while (parts.length > 1 && total > limit) total -= parts.shift()?.bytes ?? 0;
-  return parts[0]?.firstSeq ?? 0;
+  return parts.length < before;
 }
