@@ -71,7 +71,6 @@ export interface ThreadActor {
   stop(): void;
 }
 
-const VIEWER_STUCK_MS = 30_000;
 const HAND_OVER_WAIT_MS = 5_000;
 
 export interface ThreadActorOptions {
@@ -128,16 +127,22 @@ export function createThreadActor(
     runtimeFrames: deps.runtimeFrames,
     client: deps.client,
     windowBudget: deps.windowBudget,
+    older: null,
     publish: deps.publish,
     viewerBudgetBytes: config.viewers.budgetBytes,
-    viewerStuckMs: VIEWER_STUCK_MS,
+    viewerStuckMs: config.viewers.stuckMs,
     frameCounts: deps.frameCounts,
     reconnectDelayMs: awayDelayMs,
     sleep,
     now: deps.now,
     randomEpoch: () => randomUUID().slice(0, 8),
     onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
-    onSlowClose: () => metrics.websocketSlowClosesTotal.inc(),
+    onStep(step) {
+      if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
+      else metrics.websocketSlowStepsTotal.inc({ step });
+    },
+    onMerged: (frames) => metrics.websocketFramesMergedTotal.inc(frames),
+    onLeftOut: (frames) => metrics.websocketFramesLeftOutTotal.inc(frames),
   });
   const journal = createTransitionJournal(
     {
