@@ -81,7 +81,12 @@ export const numberVariables: NumberTable = {
     budgetBytes: bytes(
       'VIEWER_BUDGET_BYTES',
       MIB,
-      'Bytes that may wait for one viewer before it is served at its own pace',
+      'Bytes that may wait for one viewer; above a quarter of them it is served at its own pace',
+    ),
+    stuckMs: ms(
+      'VIEWER_STUCK_MS',
+      10 * SECOND,
+      'A viewer that takes nothing for this long is closed with 4408',
     ),
     messagesPerSecond: count(
       'VIEWER_MESSAGES_PER_SECOND',

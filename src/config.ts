@@ -24,8 +24,10 @@ export interface Config {
     shutdownGraceMs: number;
   };
   viewers: {
-    /** Bytes that may wait for one viewer before it is closed with 4408. */
+    /** Bytes that may wait for one viewer. */
     budgetBytes: number;
+    /** A viewer that takes nothing for this long is closed with 4408. */
+    stuckMs: number;
     /** Messages and pings a second that a viewer may send before 4429. */
     messagesPerSecond: number;
     ticketTtlMs: number;

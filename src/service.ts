@@ -103,6 +103,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     db,
     client,
     runtimeFrames,
+    runtimeLog,
     transcripts,
     publish: (topic, message) => publish(topic, message),
     windowBudget: createWindowBudget(config.window),

@@ -12,12 +12,14 @@ import { backOffDelayMs } from '../streams/back-off.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
 import type { WindowBudget } from '../streams/replay-window.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
+import type { RuntimeLog } from '../streams/runtime-log.js';
 import type { RuntimeFrames } from '../streams/runtime-socket.js';
 import type { LifecycleFact, RunEnding } from '../streams/stream-signals.js';
 import { createThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { createOlderFrames } from './older-frames.js';
 import { createPhaseNotes } from './phase-notes.js';
 import type { ProposalLives } from './proposal-actors.js';
 import type { ProposalState, Role } from './proposal-types.js';
@@ -32,6 +34,7 @@ export interface ThreadActorDeps {
   db: CommonQueryMethods;
   client: DeepAgentsRuntimeClient;
   runtimeFrames: RuntimeFrames;
+  runtimeLog: RuntimeLog;
   publish: Publish;
   windowBudget: WindowBudget;
   frameCounts: FrameCounts;
@@ -73,7 +76,6 @@ export interface ThreadActor {
   stop(): void;
 }
 
-const VIEWER_STUCK_MS = 30_000;
 const HAND_OVER_WAIT_MS = 5_000;
 
 export interface ThreadActorOptions {
@@ -130,16 +132,32 @@ export function createThreadActor(
     runtimeFrames: deps.runtimeFrames,
     client: deps.client,
     windowBudget: deps.windowBudget,
+    older: createOlderFrames({
+      db: deps.db,
+      runtimeLog: deps.runtimeLog,
+      proposalId,
+      run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
+      isFinal: () => seen.status !== 'processing' || isFinal() || pipeline.finished(),
+      isStopped: () => stopped,
+      sleep,
+      now: deps.now,
+      log,
+    }),
     publish: deps.publish,
     viewerBudgetBytes: config.viewers.budgetBytes,
-    viewerStuckMs: VIEWER_STUCK_MS,
+    viewerStuckMs: config.viewers.stuckMs,
     frameCounts: deps.frameCounts,
     reconnectDelayMs: awayDelayMs,
     sleep,
     now: deps.now,
     randomEpoch: () => randomUUID().slice(0, 8),
     onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
-    onSlowClose: () => metrics.websocketSlowClosesTotal.inc(),
+    onStep(step) {
+      if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
+      else metrics.websocketSlowStepsTotal.inc({ step });
+    },
+    onMerged: (frames) => metrics.websocketFramesMergedTotal.inc(frames),
+    onLeftOut: (frames) => metrics.websocketFramesLeftOutTotal.inc(frames),
   });
   const journal = createTransitionJournal(
     {

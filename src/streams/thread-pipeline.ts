@@ -10,20 +10,23 @@
  * the decoder and the publish.
  */
 import { defer, type Observable, tap } from 'rxjs';
-import { createFanOut, type FanOut, type LastFrames } from './fan-out.js';
+import { createFanOut, type FanOut, type FanOutDeps } from './fan-out.js';
 import { type FrameBatch, FrameKind } from './frame-batch.js';
 import type { FrameCounts } from './frame-counts.js';
 import { createLifecycleEvents } from './lifecycle-events.js';
 import { createNewestFiles, type NewestFiles } from './newest-files.js';
 import { createNumbering, type Numbering } from './number-frames.js';
+import type { OlderFrames } from './older-frames.js';
 import { reconnecting } from './reconnect.js';
+import type { LastFrames } from './released-log.js';
 import { createReplayWindow, type NumberedFrame, type WindowBudget } from './replay-window.js';
 import type { DeepAgentsRuntimeClient } from './runtime-client.js';
 import type { RuntimeFrames } from './runtime-socket.js';
 import type { LifecycleFact, StreamSignal } from './stream-signals.js';
 import type { Publish } from './viewer.js';
 
-export interface ThreadPipelineDeps {
+export interface ThreadPipelineDeps
+  extends Pick<FanOutDeps, 'onResume' | 'onStep' | 'onMerged' | 'onLeftOut'> {
   threadId: string;
   firstEpoch: string;
   epoch: string;
@@ -32,6 +35,8 @@ export interface ThreadPipelineDeps {
   runtimeFrames: RuntimeFrames;
   client: Pick<DeepAgentsRuntimeClient, 'getState'>;
   windowBudget: WindowBudget;
+  /** Where frames are that have left the window. */
+  older: OlderFrames | null;
   publish: Publish;
   viewerBudgetBytes: number;
   viewerStuckMs: number;
@@ -40,8 +45,6 @@ export interface ThreadPipelineDeps {
   sleep: (milliseconds: number) => Promise<void>;
   now: () => number;
   randomEpoch: () => string;
-  onResume: (recovery: 'exact' | 'compacted' | 'reset') => void;
-  onSlowClose: () => void;
 }
 
 /** One attempt as the runtime knows it. */
@@ -55,6 +58,7 @@ export interface ThreadPipeline {
   /** Reads one attempt until it has ended; unsubscribing ends the connection. */
   read(run: RunToRead): Observable<LifecycleFact>;
   fanOut: FanOut;
+  older: OlderFrames | null;
   newestFiles: NewestFiles;
   /** Reads of the socket that brought frames, ever: it stands still when the run does. */
   reads(): number;
@@ -84,12 +88,15 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     firstEpoch: deps.firstEpoch,
     epoch: deps.epoch,
     window,
+    older: deps.older,
     publish: deps.publish,
     budgetBytes: deps.viewerBudgetBytes,
     stuckMs: deps.viewerStuckMs,
     now: deps.now,
     onResume: deps.onResume,
-    onSlowClose: deps.onSlowClose,
+    onStep: deps.onStep,
+    onMerged: deps.onMerged,
+    onLeftOut: deps.onLeftOut,
   });
   let reads = 0;
   let hurt = false;
@@ -226,6 +233,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   return {
     read,
     fanOut,
+    older: deps.older,
     newestFiles,
     reads: () => reads,
     damaged: () => hurt,

@@ -3,7 +3,7 @@ import t from 'tap';
 import { type SettleDeps, settleRun } from '../../src/actors/settle-run.js';
 import type { JournalOutcome } from '../../src/actors/transition-journal.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
-import type { LastFrames } from '../../src/streams/fan-out.js';
+import type { LastFrames } from '../../src/streams/released-log.js';
 
 const files = { '/a.md': { content: ['two'] } };
 const stateBytes = Buffer.from(JSON.stringify({ seq: 4, event_type: 'on_state_update', data: { files } }));

@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { LastFrames } from '../../src/streams/fan-out.js';
 import { createFrameCounts, type FrameCounts } from '../../src/streams/frame-counts.js';
+import type { LastFrames } from '../../src/streams/released-log.js';
 import { createWindowBudget, type WindowBudget } from '../../src/streams/replay-window.js';
 import { createRuntimeFrames } from '../../src/streams/runtime-socket.js';
 import type { LifecycleFact } from '../../src/streams/stream-signals.js';
@@ -57,6 +57,7 @@ export async function createPipelineFixture(
     }),
     client,
     windowBudget: budget,
+    older: null,
     publish: topics.publish,
     viewerBudgetBytes: 1 << 20,
     viewerStuckMs: 1000,
@@ -68,7 +69,9 @@ export async function createPipelineFixture(
     now: () => performance.now(),
     randomEpoch: () => `r${++epochs}`,
     onResume: () => undefined,
-    onSlowClose: () => undefined,
+    onStep: () => undefined,
+    onMerged: () => undefined,
+    onLeftOut: () => undefined,
   });
   const facts: LifecycleFact[] = [];
   let stop: () => void = () => undefined;
