@@ -53,7 +53,7 @@ const PART_BYTES = 1024 * 1024;
 /** Of frames that are in memory at once while the runtime's log is read. */
 const PIECE_BYTES = 4 * PART_BYTES;
 const AT_ONCE = 4;
-/** The time between two doubles: the last is tried an hour after the end. */
+/** The time between two doubles: the last is made half an hour after the end. */
 const MAX_TRIES = 7;
 const STOP_WAIT_MS = 3_000;
 
