@@ -115,7 +115,7 @@ async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
         warnings,
         lastFrames: stored(last),
         finalEpoch: last.epoch,
-        transcript,
+        transcript: transcript.take(),
         details: { files: Object.keys(files).length },
       }),
     (row) => row.cancelRequestedAt === null,
@@ -129,7 +129,7 @@ async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
     return fail(deps, error, true, warnings);
   }
   const settled = told(deps, outcome, last, 'completed', null);
-  if (outcome.kind === 'committed' && transcript.incomplete)
+  if (outcome.kind === 'committed' && transcript.lacks())
     deps.onTranscriptLacking(last.epoch, facts.released);
   return settled;
 }
@@ -157,12 +157,12 @@ async function fail(
       warnings,
       lastFrames: stored(last),
       finalEpoch: last.epoch,
-      transcript,
+      transcript: transcript?.take(),
       details: { code: error.code },
     }),
   );
   const settled = told(deps, outcome, last, 'failed', error.code);
-  if (outcome.kind === 'committed' && transcript?.incomplete)
+  if (outcome.kind === 'committed' && transcript?.lacks())
     deps.onTranscriptLacking(last.epoch, facts.released);
   return settled;
 }

@@ -199,7 +199,7 @@ export function createThreadActor(
       from: notes.from,
       attempt: () => current.attempt,
       ending: () => ending,
-      askState: () => deps.client.getState(runtimeThreadId()),
+      askState: () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId),
       sleep,
       delayMs: awayDelayMs,
       pastDeadline: () => stopped || Date.now() > deadlineAt,

@@ -140,3 +140,30 @@ t.test('only a transcript that lacks frames is completed after the commit, and o
   await settleRun(closed.deps, { kind: 'failed', error, byRuntime: false });
   t.strictSame(closed.lacking, [], 'an epoch of ours has none');
 });
+
+t.test('commits that wait for PostgreSQL hold no frames of the transcript (rule 17)', async (t) => {
+  const fence = { proposalId: 'p', generation: 1, version: 1, transitionId: 't' };
+  for (const verdict of [
+    { kind: 'completed' as const },
+    { kind: 'failed' as const, error: { code: 'x', message: 'y', retryable: false }, byRuntime: true },
+  ]) {
+    const buffers: number[] = [];
+    const { deps, lacking } = bench([], {
+      db: {
+        maybeOne: async ({ values }: { values: unknown[] }) =>
+          void buffers.push(values.filter((value) => Buffer.isBuffer(value)).length),
+      } as unknown as CommonQueryMethods,
+      journal: {
+        async append(commit: (given: typeof fence) => Promise<unknown>) {
+          await commit(fence);
+          t.strictSame(buffers, [2], 'the last frames and the transcript');
+          await commit(fence);
+          return { kind: 'committed' };
+        },
+      } as unknown as SettleDeps['journal'],
+    });
+    await settleRun(deps, verdict);
+    t.strictSame(buffers, [2, 1], 'the last frames alone');
+    t.strictSame(lacking, [['1.1', 4]], 'the rest follows the commit');
+  }
+});
