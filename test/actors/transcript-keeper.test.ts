@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { sql } from 'slonik';
+import fc from 'fast-check';
+import { type CommonQueryMethods, sql } from 'slonik';
 import t, { type Test } from 'tap';
 import { z } from 'zod';
 import { createTranscriptKeeper } from '../../src/actors/transcript-keeper.js';
@@ -34,9 +35,9 @@ async function house(t: Test, tokens: number, characters = 4) {
   });
   let cleanUps = 0;
   let away = false;
-  const keeper = (transcriptBytes = 1 << 30) => {
+  const keeper = (transcriptBytes = 1 << 30, db: CommonQueryMethods = pool) => {
     const made = createTranscriptKeeper({
-      db: pool,
+      db,
       runtimeLog: fixture.runtimeLog,
       runtimeAway: () => away,
       transcriptBytes,
@@ -171,6 +172,57 @@ t.test('a log that is gone leaves a partial transcript that says where it begins
   t.strictSame(await cleaned.stored(), { frames: [], incomplete: false });
   t.equal(cleaned.runtime.requestsOf('stream').length, 0, 'what was cleaned up is not asked for');
 });
+
+/** A database whose user dies at its n-th statement: before it is sent, or before it is answered. */
+function mortal(statements: number, answered: boolean): CommonQueryMethods {
+  let left = statements;
+  const methods = ['any', 'maybeOne', 'maybeOneFirst'] as const;
+  const dying = methods.map((name) => [
+    name,
+    async (statement: never) => {
+      const dies = left-- === 0;
+      if (left < 0 && !(dies && answered)) throw new Error('dead');
+      const answer: unknown = await pool[name](statement);
+      if (dies) throw new Error('dead');
+      return answer;
+    },
+  ]);
+  return Object.fromEntries(dying) as CommonQueryMethods;
+}
+
+t.test(
+  'whichever writers die, and whenever, the transcript holds in the end what viewers got (rules 3, 18)',
+  async (t) => {
+    const death = fc.record({ statements: fc.nat({ max: 7 }), answered: fc.boolean(), away: fc.boolean() });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 13 }),
+        fc.array(death, { maxLength: 4 }),
+        async (from, deaths) => {
+          const { keeper, transcript, stored, sent, fallDue, isCleanUpDue, runtime } = await house(
+            t,
+            12,
+            300_000,
+          );
+          for (const [index, { statements, answered, away }] of deaths.entries()) {
+            if (away) runtime.script.upgrade = () => ({ status: 503 });
+            else delete runtime.script.upgrade;
+            const writer = keeper(1 << 30, mortal(statements, answered));
+            if (index === 0) await writer.complete(transcript(from));
+            else await writer.sweep();
+            if ((await stored()).incomplete) await fallDue();
+          }
+          delete runtime.script.upgrade;
+          if (deaths.length === 0) await keeper().complete(transcript(from));
+          else await keeper().sweep();
+          t.strictSame(await stored(), { frames: sent(1), incomplete: false });
+          t.equal(await isCleanUpDue(), true);
+        },
+      ),
+      { numRuns: 12 },
+    );
+  },
+);
 
 t.test('of a transcript over the limit the newest part is kept', async (t) => {
   const { keeper, fallDue, stored, sent } = await house(t, 40, 100_000);
