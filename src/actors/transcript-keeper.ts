@@ -13,6 +13,7 @@ import {
 import type { NumberedFrame } from '../streams/replay-window.js';
 import type { RuntimeLog } from '../streams/runtime-log.js';
 import type { Logger } from '../telemetry/logger.js';
+import { createTurns } from './turns.js';
 
 export interface TranscriptKeeperDeps {
   db: CommonQueryMethods;
@@ -48,10 +49,11 @@ export interface TranscriptKeeper {
   stop(): Promise<void>;
 }
 
-/** Of frames in one row. */
-const PART_BYTES = 1024 * 1024;
+/** Of frames in one row: what a reader has in memory. */
+const PART_BYTES = 256 * 1024;
 /** Of frames that are in memory at once while the runtime's log is read. */
-const PIECE_BYTES = 4 * PART_BYTES;
+const PIECE_BYTES = 4 * 1024 * 1024;
+/** Transcripts that are worked on side by side: runs that end at once leave connections and memory for others. */
 const AT_ONCE = 4;
 /** The time between two doubles: the last is made half an hour after the end. */
 const MAX_TRIES = 7;
@@ -62,6 +64,7 @@ type Completion = 'done' | 'away' | 'lost';
 export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKeeper {
   const { db, log } = deps;
   const underWay = new Set<Promise<void>>();
+  const inTurn = createTurns(AT_ONCE);
   let stopped = false;
   let sweeping: Promise<void> | null = null;
 
@@ -118,6 +121,7 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
 
   async function settle(transcript: IncompleteTranscript, lastTry: boolean): Promise<void> {
     const { proposalId } = transcript;
+    if (stopped) return;
     const completion = await fill(transcript);
     if (completion === 'lost' || (completion === 'away' && !lastTry)) return;
     if (!(await finishTranscript(db, transcript))) return;
@@ -155,16 +159,16 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
   }
 
   async function sweepMore(): Promise<void> {
-    while (await sweepOne());
+    while (await inTurn(sweepOne));
   }
 
   async function sweepAll(): Promise<void> {
     // One goes ahead: mostly nothing is due, or nothing can be asked.
-    if (await sweepOne()) await Promise.all(Array.from({ length: AT_ONCE }, () => guarded(sweepMore)));
+    if (await inTurn(sweepOne)) await Promise.all(Array.from({ length: AT_ONCE }, () => guarded(sweepMore)));
   }
 
   return {
-    complete: (transcript) => track(guarded(() => settle(transcript, false))),
+    complete: (transcript) => track(guarded(() => inTurn(() => settle(transcript, false)))),
     sweep() {
       sweeping ??= track(guarded(sweepAll)).finally(() => {
         sweeping = null;

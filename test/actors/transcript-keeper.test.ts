@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
 import fc from 'fast-check';
 import { type CommonQueryMethods, sql } from 'slonik';
 import t, { type Test } from 'tap';
@@ -193,7 +194,7 @@ function mortal(statements: number, answered: boolean): CommonQueryMethods {
 t.test(
   'whichever writers die, and whenever, the transcript holds in the end what viewers got (rules 3, 18)',
   async (t) => {
-    const death = fc.record({ statements: fc.nat({ max: 7 }), answered: fc.boolean(), away: fc.boolean() });
+    const death = fc.record({ statements: fc.nat({ max: 14 }), answered: fc.boolean(), away: fc.boolean() });
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 1, max: 13 }),
@@ -248,4 +249,31 @@ t.test('a database that refuses is no failure of the run: the work is left to th
   await stopped.complete({ ...transcript(1), ...nothing });
   t.strictSame(await stored(), { frames: [], incomplete: true });
   t.strictSame(await listTranscriptParts(pool, of), []);
+});
+
+t.test('runs that end at once are worked on four at a time, and every one in its turn', async (t) => {
+  const { transcript, row } = await house(t, 1);
+  let reading = 0;
+  let most = 0;
+  let reads = 0;
+  const kept = createTranscriptKeeper({
+    db: pool,
+    runtimeLog: {
+      async read() {
+        most = Math.max(most, ++reading);
+        reads++;
+        await wait(5);
+        reading--;
+        return { frames: [], rest: 'away' };
+      },
+    },
+    runtimeAway: () => false,
+    transcriptBytes: 1 << 20,
+    log: { info: () => undefined, warn: () => undefined },
+    onCleanUpDue: () => undefined,
+  });
+  const lacking = { ...transcript(1), ...nothing, runtimeThreadId: row.threadId };
+  await Promise.all(Array.from({ length: 10 }, () => kept.complete(lacking)));
+  t.strictSame({ most, reads }, { most: 4, reads: 10 });
+  await kept.stop();
 });
