@@ -92,6 +92,11 @@ t.test('while the run lives they come from the runtime’s log, one read at a ti
   );
   answer(piece('more', 5, 6));
   t.strictSame(await both, [[5, 6], [8]]);
+  t.strictSame(
+    await Promise.all([read('2.3', 7, 9), read('2.3', 7, 9)]),
+    [[8], [8]],
+    'and is kept for others',
+  );
   t.strictSame(await read('1.3', 4, 9), [], 'an earlier attempt has no log any more');
   t.equal(asked.length, 2);
 });
