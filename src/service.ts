@@ -8,6 +8,7 @@ import { createHeartbeat } from './db/beat.js';
 import { expireUndecided } from './db/decisions.js';
 import { createListener } from './db/listen.js';
 import { createPool } from './db/pool.js';
+import { createPulse } from './db/pulse.js';
 import { purgeExpired } from './db/retention.js';
 import { createServer } from './http/server.js';
 import { createFrameCounts } from './streams/frame-counts.js';
@@ -46,10 +47,12 @@ const EXPIRE_BATCH = 200;
 export async function createService(deps: ServiceDeps): Promise<Service> {
   const { config, log, metrics } = deps;
   const node = `${hostname()}-${process.pid}-${randomBytes(4).toString('hex')}`;
+  const pulse = createPulse();
   const db = await createPool({
     url: deps.databaseUrl,
     maximumPoolSize: config.database.poolSize,
     applicationName: 'ide-orchestrator',
+    pulse,
     onQuery: (query, seconds) => metrics.dbQueryDurationSeconds.observe({ query }, seconds),
   });
   const client = createDeepAgentsRuntimeClient({
@@ -113,6 +116,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   const server = await createServer({
     config,
     db,
+    pulse,
     directory: registry,
     metrics,
     log,
@@ -159,6 +163,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       await server.stop(config.http.shutdownGraceMs);
       client.stop();
       await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
+      pulse.stop();
       // A statement that a frozen database never answered is no reason to fail the stop.
       await db.end().catch((error: unknown) => log.warn({ err: error }, 'the pool did not end well'));
     },
