@@ -18,6 +18,7 @@ import { createRuntimeFrames } from './streams/runtime-socket.js';
 import type { Publish } from './streams/viewer.js';
 import type { Logger } from './telemetry/logger.js';
 import type { Metrics } from './telemetry/metrics.js';
+import { recordSpan } from './telemetry/tracing.js';
 
 export interface ServiceDeps {
   config: Config;
@@ -53,7 +54,10 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     maximumPoolSize: config.database.poolSize,
     applicationName: 'ide-orchestrator',
     pulse,
-    onQuery: (query, seconds) => metrics.dbQueryDurationSeconds.observe({ query }, seconds),
+    onQuery(query, seconds, error) {
+      metrics.dbQueryDurationSeconds.observe({ query }, seconds);
+      recordSpan(deps.tracer, `postgresql.${query}`, seconds, error);
+    },
   });
   const client = createDeepAgentsRuntimeClient({
     url: deps.runtimeUrl,

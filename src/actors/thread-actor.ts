@@ -18,6 +18,7 @@ import { createThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { contextFromTraceparent } from '../telemetry/tracing.js';
 import { createPhaseNotes } from './phase-notes.js';
 import type { ProposalLives } from './proposal-actors.js';
 import type { ProposalState, Role } from './proposal-types.js';
@@ -147,6 +148,7 @@ export function createThreadActor(
       sleep,
       delayMs: awayDelayMs,
       queryDeadlineMs: config.database.queryDeadlineMs,
+      trace: contextFromTraceparent(options.traceparent),
       log,
     },
     row,
