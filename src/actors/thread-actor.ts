@@ -19,6 +19,7 @@ import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
+import { createDroppedEnd } from './dropped-end.js';
 import { createPhaseNotes } from './phase-notes.js';
 import type { ProposalLives } from './proposal-actors.js';
 import type { ProposalState, Role } from './proposal-types.js';
@@ -27,6 +28,7 @@ import type { RunInput } from './run-input.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
+import type { WaitingCommits } from './waiting-commits.js';
 
 export interface ThreadActorDeps {
   db: CommonQueryMethods;
@@ -36,6 +38,7 @@ export interface ThreadActorDeps {
   windowBudget: WindowBudget;
   frameCounts: FrameCounts;
   lives: ProposalLives;
+  waitingCommits: WaitingCommits;
   config: Pick<Config, 'runs' | 'viewers' | 'database'>;
   metrics: Metrics;
   log: Logger;
@@ -153,6 +156,7 @@ export function createThreadActor(
     },
     row,
   );
+  const askState = () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId);
   const notes = createPhaseNotes(
     {
       db: deps.db,
@@ -181,7 +185,7 @@ export function createThreadActor(
       from: notes.from,
       attempt: () => current.attempt,
       ending: () => ending,
-      askState: () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId),
+      askState,
       sleep,
       delayMs: awayDelayMs,
       pastDeadline: () => stopped || Date.now() > deadlineAt,
@@ -191,6 +195,16 @@ export function createThreadActor(
         if (status === 'failed') deps.onCleanUpDue();
       },
     },
+    waitingCommits: deps.waitingCommits,
+    end: createDroppedEnd({
+      pipeline,
+      ending: () => ending,
+      askState,
+      sleep,
+      delayMs: awayDelayMs,
+      isStopped: () => stopped,
+      log,
+    }),
     proposalId,
     input: options.input,
     traceId: options.traceId,

@@ -15,13 +15,15 @@ import {
 import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
+import { createAccessWatch } from './access-watch.js';
 import { createDeathWatch } from './death-watch.js';
 import { createProposalLives } from './proposal-actors.js';
 import type { RunInput } from './run-input.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
+import { createWaitingCommits } from './waiting-commits.js';
 
-export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken' | 'lives'> {
+export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits'> {
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -54,9 +56,14 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const underWay = new Set<Promise<void>>();
   const watch = createDeathWatch(node);
   const lives = createProposalLives();
+  const waitingCommits = createWaitingCommits(deps.config.database.waitingCommitBytes);
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
+  const accessWatch = createAccessWatch({
+    unknownMs: deps.config.viewers.accessUnknownMs,
+    now: deps.now,
+  });
 
   function forget(threadId: string, actor: ThreadActor | undefined): void {
     if (actor !== undefined && live.get(threadId) !== actor) return;
@@ -71,6 +78,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       {
         ...deps,
         lives,
+        waitingCommits,
         onBroken(threadId) {
           // Its row still names this replica: it is revived by the next look at our own rows.
           const broken = live.get(threadId);
@@ -172,6 +180,15 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       }
     }
     await look([...live.keys()]);
+    accessWatch.read();
+  }
+
+  /** Beside the reading, which may hang as long as a frozen PostgreSQL makes it wait. */
+  function closeUnknownViewers(): void {
+    if (!accessWatch.isUnknown()) return;
+    for (const actor of live.values()) {
+      for (const viewer of actor.viewers()) viewer.close(1013, 'access cannot be checked, come back');
+    }
   }
 
   async function reviveOwn(): Promise<void> {
@@ -261,6 +278,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     async start() {
       if (deps.sole) await guarded('what was left behind could not be taken over', takeOverAll);
       lastTick = deps.now();
+      accessWatch.read();
+      timers.push(setInterval(closeUnknownViewers, TICK_MS));
       every(TICK_MS, tick, 'threads could not be read again');
       every(OWN_ROWS_MS, reviveOwn, 'own rows could not be read');
       every(NODES_MS, watchNodes, 'replicas could not be watched');

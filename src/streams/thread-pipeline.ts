@@ -16,6 +16,7 @@ import type { FrameCounts } from './frame-counts.js';
 import { createLifecycleEvents } from './lifecycle-events.js';
 import { createNewestFiles, type NewestFiles } from './newest-files.js';
 import { createNumbering, type Numbering } from './number-frames.js';
+import { readFrame } from './read-frame.js';
 import { reconnecting } from './reconnect.js';
 import { createReplayWindow, type WindowBudget } from './replay-window.js';
 import type { DeepAgentsRuntimeClient } from './runtime-client.js';
@@ -64,12 +65,17 @@ export interface ThreadPipeline {
   known(): boolean;
   /** Hands a viewer's message to the run; false where no connection is open. */
   send(message: Buffer | string): boolean;
+  /** A frame of the present attempt's log, copied: from the window, else from the runtime; null where neither has it. */
+  readAgain(number: number): Promise<Buffer | null>;
   /** Another attempt begins: epoch `<attempt>.1` until the runtime says otherwise. */
   beginAttempt(attempt: number, announcement: Parameters<FanOut['announce']>[0]): void;
   finish(last: LastFrames): void;
   finished(): boolean;
   close(): void;
 }
+
+/** The longest wait for one frame of a log that is read again. */
+const READ_AGAIN_MS = 10_000;
 
 export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   const window = createReplayWindow(deps.windowBudget);
@@ -208,8 +214,23 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     });
   }
 
+  async function readAgain(number: number): Promise<Buffer | null> {
+    for (const kept of [window.newestState(), window.next(number - 1)]) {
+      if (kept?.number === number) return Buffer.from(kept.bytes);
+    }
+    const position = reading?.numbering.position() ?? null;
+    if (reading === null || position === null) return null;
+    return readFrame(
+      deps.runtimeFrames,
+      reading.runtimeThreadId,
+      { ...position, after: number - 1 },
+      READ_AGAIN_MS,
+    );
+  }
+
   return {
     read,
+    readAgain,
     fanOut,
     newestFiles,
     reads: () => reads,
