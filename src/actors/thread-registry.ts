@@ -45,6 +45,8 @@ const OWN_ROWS_MS = 2_000;
 /** A tick that comes this much late says that the process stood still. */
 const LATE_MS = 1_000;
 const TAKE_OVER_BATCH = 200;
+/** Of a thread whose access never changed. */
+const FIRST_ACCESS_VERSION = 1;
 /** Threads taken over side by side: each opens a socket to the runtime. */
 const TAKE_OVER_AT_ONCE = 50;
 
@@ -60,6 +62,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
+  /** Access versions that viewers were judged by since they were let in. */
+  const judgedBy = new WeakMap<Viewer, number>();
   const accessWatch = createAccessWatch({
     unknownMs: deps.config.viewers.accessUnknownMs,
     now: deps.now,
@@ -120,7 +124,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       rows.map(async (seen) => {
         const actor = live.get(seen.threadId);
         if (actor === undefined) return;
-        if (seen.accessVersion !== actor.accessVersion()) await recheckViewers(actor, seen.accessVersion);
+        await recheckViewers(actor, seen.accessVersion);
         if (seen.version === actor.version()) return;
         // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
         const deleted = seen.cancelRequested || seen.status === 'resolved';
@@ -131,10 +135,16 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     );
   }
 
-  /** Access was withdrawn, or the workflow deleted: who may not look any more goes. */
+  /**
+   * Access was withdrawn, or the workflow deleted: who may not look any more goes. Each viewer remembers by itself what it
+   * was judged by, so that one which joined while others were being judged is not passed over.
+   */
   async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
+    if (accessVersion === FIRST_ACCESS_VERSION) return;
     for (const viewer of actor.viewers()) {
-      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer);
+      if ((judgedBy.get(viewer) ?? viewer.accessVersion) >= accessVersion) continue;
+      await recheck(actor.threadId, viewer);
+      judgedBy.set(viewer, accessVersion);
     }
   }
 
