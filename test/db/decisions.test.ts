@@ -81,35 +81,38 @@ t.test('reject leaves the draft alone and keeps its reason', async (t) => {
   t.match(await findDraft(pool, workflow), { revision: 1 });
 });
 
-t.test('files that changed on both sides are a conflict, and nothing at all is applied', async (t) => {
-  const { workflow, by } = await deciding({ '/a.md': 'run', '/b.md': null, '/c.md': 'c', '/d': 'same' });
-  await putDraft(pool, {
-    ...workflow,
-    baseRevision: 1,
-    files: { '/a.md': 'mine', '/b.md': 'mine', '/d': 'same' },
-  });
-  t.same(await approveProposal(pool, by), { kind: 'conflict', conflicts: ['/a.md', '/b.md'] });
-  t.match(await findDraft(pool, workflow), { revision: 2 });
-  t.same(await approveProposal(pool, { ...by, resolutions: { '/a.md': 'proposal' } }), {
-    kind: 'conflict',
-    conflicts: ['/b.md'],
-  });
-  t.same(await approveProposal(pool, { ...by, files: ['/a.md', '/d'] }), {
-    kind: 'conflict',
-    conflicts: ['/a.md'],
-  });
-  t.match(await approveProposal(pool, { ...by, resolutions: { '/a.md': 'proposal', '/b.md': 'draft' } }), {
-    kind: 'ok',
-    draftRevision: 3,
-    filesApplied: 2,
-  });
-  t.same(textsOf(await findDraft(pool, workflow)), {
-    '/a.md': 'run',
-    '/b.md': 'mine',
-    '/c.md': 'c',
-    '/d': 'same',
-  });
-});
+t.test(
+  'files that changed on both sides are a conflict, and nothing at all is applied (rule 6)',
+  async (t) => {
+    const { workflow, by } = await deciding({ '/a.md': 'run', '/b.md': null, '/c.md': 'c', '/d': 'same' });
+    await putDraft(pool, {
+      ...workflow,
+      baseRevision: 1,
+      files: { '/a.md': 'mine', '/b.md': 'mine', '/d': 'same' },
+    });
+    t.same(await approveProposal(pool, by), { kind: 'conflict', conflicts: ['/a.md', '/b.md'] });
+    t.match(await findDraft(pool, workflow), { revision: 2 });
+    t.same(await approveProposal(pool, { ...by, resolutions: { '/a.md': 'proposal' } }), {
+      kind: 'conflict',
+      conflicts: ['/b.md'],
+    });
+    t.same(await approveProposal(pool, { ...by, files: ['/a.md', '/d'] }), {
+      kind: 'conflict',
+      conflicts: ['/a.md'],
+    });
+    t.match(await approveProposal(pool, { ...by, resolutions: { '/a.md': 'proposal', '/b.md': 'draft' } }), {
+      kind: 'ok',
+      draftRevision: 3,
+      filesApplied: 2,
+    });
+    t.same(textsOf(await findDraft(pool, workflow)), {
+      '/a.md': 'run',
+      '/b.md': 'mine',
+      '/c.md': 'c',
+      '/d': 'same',
+    });
+  },
+);
 
 t.test('a choice of no file, an unknown one or a repeated one is invalid', async (t) => {
   const { by } = await deciding({ '/a.md': 'a2' });

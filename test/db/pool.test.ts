@@ -29,21 +29,24 @@ const kindOf = (error: unknown) => ({
   unavailable: isUnavailable(error),
 });
 
-t.test('every connection has the timeouts that keep a stopped owner from holding locks', async (t) => {
-  const setting = z.object({ name: z.string(), setting: z.string() });
-  const rows = await pool.any(named('settings', setting)`
+t.test(
+  'every connection has the timeouts that keep a stopped owner from holding locks (rule 1)',
+  async (t) => {
+    const setting = z.object({ name: z.string(), setting: z.string() });
+    const rows = await pool.any(named('settings', setting)`
     SELECT name, setting FROM pg_settings
     WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit',
                    'TimeZone', 'application_name')`);
-  t.same(Object.fromEntries(rows.map((row) => [row.name, row.setting])), {
-    lock_timeout: '3000',
-    statement_timeout: '10000',
-    idle_in_transaction_session_timeout: '2000',
-    synchronous_commit: 'on',
-    TimeZone: 'UTC',
-    application_name: 'test',
-  });
-});
+    t.same(Object.fromEntries(rows.map((row) => [row.name, row.setting])), {
+      lock_timeout: '3000',
+      statement_timeout: '10000',
+      idle_in_transaction_session_timeout: '2000',
+      synchronous_commit: 'on',
+      TimeZone: 'UTC',
+      application_name: 'test',
+    });
+  },
+);
 
 t.test(
   'times are RFC 3339 in UTC, counts are numbers, and rows that break their schema are refused',

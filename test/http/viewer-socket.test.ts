@@ -132,7 +132,7 @@ t.test(
 );
 
 t.test(
-  'a ticket is used once, for its thread, by whoever holds it, and never longer than the token behind it',
+  'a ticket is used once, for its thread, by whoever holds it, and never longer than the token behind it (rule 19)',
   async (t) => {
     const api = await createApi(t);
     const { threadId } = await refinement(api);
