@@ -3,6 +3,7 @@ import {
   type Context,
   context,
   isSpanContextValid,
+  ProxyTracerProvider,
   ROOT_CONTEXT,
   type Span,
   SpanKind,
@@ -42,11 +43,11 @@ export function createTracing(options: {
   }
   const resource = resourceFromAttributes({ 'service.name': options.serviceName });
   const provider = new NodeTracerProvider({ resource, spanProcessors });
+  // The tracer goes where it is needed by hand. Slonik would take a global one for a dozen spans of each statement, polls
+  // included, so that place is taken by one that makes none.
+  trace.setGlobalTracerProvider(new ProxyTracerProvider());
   // Propagation is by hand (`traceparentOf`): only the two edges that speak HTTP do it.
   provider.register({ propagator: null });
-  // The tracer goes where it is needed by hand, too. Slonik takes the global one for a dozen spans of each statement,
-  // polls included.
-  trace.disable();
   return {
     tracer: provider.getTracer('ide-orchestrator'),
     async stop() {
@@ -88,7 +89,7 @@ export async function withSpan<Result>(
  */
 export function recordSpan(tracer: Tracer, name: string, seconds: number, error: Error | null): void {
   const parent = context.active();
-  if (trace.getSpanContext(parent) === undefined) return;
+  if (traceIdOf(parent) === null) return;
   const endTime = Date.now();
   const span = tracer.startSpan(
     name,
