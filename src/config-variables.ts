@@ -94,10 +94,20 @@ export const numberVariables: NumberTable = {
       'Messages and pings a second of one viewer before 4429',
     ),
     ticketTtlMs: ms('TICKET_TTL_MS', MINUTE, 'Life of a one-time stream ticket'),
+    accessUnknownMs: ms(
+      'ACCESS_UNKNOWN_MS',
+      120 * SECOND,
+      'Viewers are closed with 1013 when PostgreSQL did not tell for this long who may look',
+    ),
   },
   database: {
     poolSize: count('DATABASE_POOL_SIZE', 10, 'Connections of the pool', 2),
     queryDeadlineMs: ms('DATABASE_QUERY_DEADLINE_MS', 10 * SECOND, 'Longest wait for one statement', 100),
+    waitingCommitBytes: bytes(
+      'WAITING_COMMIT_BYTES',
+      64 * MIB,
+      'What the ends of runs may hold while they wait for their commit, all threads',
+    ),
   },
   runtime: {
     invokeDeadlineMs: ms(

@@ -31,6 +31,8 @@ export interface Config {
     /** Messages and pings a second that a viewer may send before 4429. */
     messagesPerSecond: number;
     ticketTtlMs: number;
+    /** Viewers are closed with 1013 when who may look could not be read for this long. */
+    accessUnknownMs: number;
   };
   auth: {
     /** Exactly one is set; the development identity fills publicKeyPem when none is. */
@@ -40,7 +42,13 @@ export interface Config {
     issuer: string | null;
     audience: string | null;
   };
-  database: { url: string | null; poolSize: number; queryDeadlineMs: number };
+  database: {
+    url: string | null;
+    poolSize: number;
+    queryDeadlineMs: number;
+    /** All ends that wait for their commit together; beyond, a thread reads its own again from the runtime. */
+    waitingCommitBytes: number;
+  };
   runtime: {
     url: string | null;
     invokeDeadlineMs: number;

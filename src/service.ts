@@ -9,6 +9,7 @@ import { createHeartbeat } from './db/beat.js';
 import { expireUndecided } from './db/decisions.js';
 import { createListener } from './db/listen.js';
 import { createPool } from './db/pool.js';
+import { createPulse } from './db/pulse.js';
 import { purgeExpired } from './db/retention.js';
 import { createServer } from './http/server.js';
 import { createFrameCounts } from './streams/frame-counts.js';
@@ -19,6 +20,7 @@ import { createRuntimeFrames } from './streams/runtime-socket.js';
 import type { Publish } from './streams/viewer.js';
 import type { Logger } from './telemetry/logger.js';
 import type { Metrics } from './telemetry/metrics.js';
+import { recordSpan } from './telemetry/tracing.js';
 
 export interface ServiceDeps {
   config: Config;
@@ -50,11 +52,16 @@ const EXPIRE_BATCH = 200;
 export async function createService(deps: ServiceDeps): Promise<Service> {
   const { config, log, metrics } = deps;
   const node = `${hostname()}-${process.pid}-${randomBytes(4).toString('hex')}`;
+  const pulse = createPulse();
   const db = await createPool({
     url: deps.databaseUrl,
     maximumPoolSize: config.database.poolSize,
     applicationName: 'ide-orchestrator',
-    onQuery: (query, seconds) => metrics.dbQueryDurationSeconds.observe({ query }, seconds),
+    pulse,
+    onQuery(query, seconds, error) {
+      metrics.dbQueryDurationSeconds.observe({ query }, seconds);
+      recordSpan(deps.tracer, `postgresql.${query}`, seconds, error);
+    },
   });
   const client = createDeepAgentsRuntimeClient({
     url: deps.runtimeUrl,
@@ -130,6 +137,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   const server = await createServer({
     config,
     db,
+    pulse,
     directory: registry,
     metrics,
     log,
@@ -177,6 +185,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       await Promise.all([server.stop(config.http.shutdownGraceMs), transcripts.stop()]);
       client.stop();
       await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
+      pulse.stop();
       // A statement that a frozen database never answered is no reason to fail the stop.
       await db.end().catch((error: unknown) => log.warn({ err: error }, 'the pool did not end well'));
     },

@@ -19,6 +19,8 @@ import { createThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { contextFromTraceparent } from '../telemetry/tracing.js';
+import { createDroppedEnd } from './dropped-end.js';
 import { createOlderFrames } from './older-frames.js';
 import { createPhaseNotes } from './phase-notes.js';
 import type { ProposalLives } from './proposal-actors.js';
@@ -29,6 +31,7 @@ import type { Attachment, StartOutcome } from './thread-directory.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
+import type { WaitingCommits } from './waiting-commits.js';
 
 export interface ThreadActorDeps {
   db: CommonQueryMethods;
@@ -40,6 +43,7 @@ export interface ThreadActorDeps {
   frameCounts: FrameCounts;
   lives: ProposalLives;
   transcripts: Pick<TranscriptKeeper, 'complete'>;
+  waitingCommits: WaitingCommits;
   config: Pick<Config, 'runs' | 'viewers' | 'database'>;
   metrics: Metrics;
   log: Logger;
@@ -167,10 +171,12 @@ export function createThreadActor(
       sleep,
       delayMs: awayDelayMs,
       queryDeadlineMs: config.database.queryDeadlineMs,
+      trace: contextFromTraceparent(options.traceparent),
       log,
     },
     row,
   );
+  const askState = () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId);
   const notes = createPhaseNotes(
     {
       db: deps.db,
@@ -199,7 +205,7 @@ export function createThreadActor(
       from: notes.from,
       attempt: () => current.attempt,
       ending: () => ending,
-      askState: () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId),
+      askState,
       sleep,
       delayMs: awayDelayMs,
       pastDeadline: () => stopped || Date.now() > deadlineAt,
@@ -221,6 +227,16 @@ export function createThreadActor(
         });
       },
     },
+    waitingCommits: deps.waitingCommits,
+    end: createDroppedEnd({
+      pipeline,
+      ending: () => ending,
+      askState,
+      sleep,
+      delayMs: awayDelayMs,
+      isStopped: () => stopped,
+      log,
+    }),
     proposalId,
     input: options.input,
     traceId: options.traceId,

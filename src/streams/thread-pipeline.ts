@@ -73,12 +73,16 @@ export interface ThreadPipeline {
   held(after: number, bytes: number): NumberedFrame[];
   /** Hands a viewer's message to the run; false where no connection is open. */
   send(message: Buffer | string): boolean;
+  /** A frame of the present attempt's log, copied: from the window, else from the runtime; null where neither has it. */
+  readAgain(number: number): Promise<Buffer | null>;
   /** Another attempt begins: epoch `<attempt>.1` until the runtime says otherwise. */
   beginAttempt(attempt: number, announcement: Parameters<FanOut['announce']>[0]): void;
   finish(last: LastFrames): void;
   finished(): boolean;
   close(): void;
 }
+
+/** The longest wait for one frame of a log that is read again. */
 
 export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   const window = createReplayWindow(deps.windowBudget);
@@ -230,8 +234,16 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     return frames;
   }
 
+  async function readAgain(number: number): Promise<Buffer | null> {
+    const kept = window.newestState()?.number === number ? window.newestState() : window.next(number - 1);
+    if (kept?.number === number) return Buffer.from(kept.bytes);
+    const [read] = (await deps.older?.read(fanOut.epoch(), number - 1, number)) ?? [];
+    return read === undefined ? null : Buffer.from(read.bytes);
+  }
+
   return {
     read,
+    readAgain,
     fanOut,
     older: deps.older,
     newestFiles,

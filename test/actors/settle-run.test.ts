@@ -45,7 +45,7 @@ function bench(
   return { deps: deps as unknown as SettleDeps, told, committed, lacking, appended: () => appended };
 }
 
-t.test('content that PostgreSQL refuses fails the run without it', async (t) => {
+t.test('content that PostgreSQL refuses fails the run without it (rule 2)', async (t) => {
   const { deps, told, committed } = bench([
     { kind: 'refused', error: new Error('22P05') },
     { kind: 'committed' },

@@ -63,7 +63,7 @@ t.test('a dead claimer loses its lease', async (t) => {
   t.match(await claimDue(pool, { limit: 9, node: 'living' }), [{ tries: 2 }]);
 });
 
-t.test('of ten redemptions at once one gets the ticket', async (t) => {
+t.test('of ten redemptions at once one gets the ticket (rule 19)', async (t) => {
   const ticket = { hash: randomUUID(), userId: 'ada', threadId: randomUUID() };
   await createTicket(pool, { ...ticket, expiresAt: new Date(Date.now() + 60_000).toISOString() });
   const answers = await Promise.all(Array.from({ length: 10 }, () => redeemTicket(pool, ticket)));
