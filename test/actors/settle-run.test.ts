@@ -31,6 +31,7 @@ function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) 
     sleep: async () => undefined,
     delayMs: () => 0,
     pastDeadline: () => false,
+    mayAskAgain: () => false,
     allowed: { fileBytes: 100, files: 10 },
     onCommitted: (...what: unknown[]) => committed.push(what),
     ...overrides,
