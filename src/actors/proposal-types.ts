@@ -84,13 +84,7 @@ export type ProposalEvent =
   /** A commit found that another replica owns the row. */
   | { type: 'row.lost' }
   /** The row names this replica as owner, under a generation that the actor may write with. */
-  | {
-      type: 'row.gained';
-      attempt: number;
-      jobId: string;
-      runtimeThreadId: string | null;
-      poisoned: boolean;
-    }
+  | { type: 'row.gained'; attempt: number; jobId: string; runtimeThreadId: string | null; poisoned: boolean }
   /** The owner, another replica, has gone over to the next attempt. */
   | { type: 'row.advanced'; attempt: number; jobId: string; runtimeThreadId: string | null }
   | { type: 'row.finished'; status: ProposalStatus };

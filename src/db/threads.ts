@@ -182,10 +182,13 @@ export const clearTakenOver = async (
   fence: { readonly proposalId: string; readonly generation: number; readonly version: number },
 ): Promise<{ version: number } | null> =>
   db.maybeOne(named('clear_taken_over', z.object({ version: z.number() }))`
-    UPDATE proposals SET taken_over = 0, version = version + 1
-    WHERE id = ${fence.proposalId} AND owner_generation = ${fence.generation} AND version = ${fence.version}
-      AND status = 'processing'
-    RETURNING version`);
+    WITH moved AS (
+      UPDATE proposals SET taken_over = 0, version = version + 1
+      WHERE id = ${fence.proposalId} AND owner_generation = ${fence.generation} AND version = ${fence.version}
+        AND status = 'processing'
+      RETURNING thread_id, version
+    )
+    SELECT version, pg_notify('threads', thread_id::text) FROM moved`);
 
 const reread = z.object({
   threadId: z.string(),
