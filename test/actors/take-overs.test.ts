@@ -198,17 +198,23 @@ t.test(
     const [acting] = old as [ThreadRow, ThreadRow, ThreadRow];
     await commitPhase(pool, fenceOf(acting), { from: 'invoking', to: 'finalizing', event: 'x', attempt: 1 });
     const me = replica('me');
-    await me.poll(0);
+    me.world.away = true;
+    await t.rejects(me.poll(0));
+    me.world.away = false;
+    for (let now = 500; now < 10_500; now += 500) {
+      await beat('stuck');
+      await me.poll(now);
+      await me.takeOvers.sweep();
+    }
+    t.strictSame(me.taken, [], 'an outage keeps everybody from acting');
+    await beat('stuck');
+    await me.poll(10_500);
     await me.takeOvers.sweep();
     t.strictSame((await ownersOf(old)).sort(), ['me', 'me', 'stuck']);
     t.strictSame(await ownersOf([...fresh, decided]), ['stuck', null]);
     t.match(me.taken[0], { takenOver: 0, ownerGeneration: 2 }, 'which is no death');
     await replica('third').takeOvers.sweep();
     t.strictSame((await ownersOf(old)).sort(), ['me', 'me', 'stuck'], 'whoever took it over has a minute');
-    me.world.away = true;
-    await t.rejects(me.poll(500));
-    me.world.away = false;
-    await me.takeOvers.sweep();
   },
 );
 
