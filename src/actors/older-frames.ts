@@ -80,17 +80,18 @@ export function createOlderFrames(deps: OlderFramesDeps): OlderFrames {
   async function find(missing: Missing, until: number): Promise<readonly NumberedFrame[]> {
     const { epoch, after } = missing;
     if (kept?.epoch === epoch && goOn(kept.frames, after)) return behind(kept.frames, missing);
-    for (;;) {
-      const late = deps.now() >= until || deps.isStopped();
+    while (!deps.isStopped()) {
+      const late = deps.now() >= until;
       try {
         const found = await (deps.isFinal() ? askTranscript(missing, late) : askRuntime(missing));
         if (found !== null) return behind(found, missing);
       } catch (error) {
         if (late) deps.log.warn({ err: error }, 'older frames could not be read');
       }
-      if (late) return [];
+      if (late) break;
       await deps.sleep(LOOK_AGAIN_MS);
     }
+    return [];
   }
 
   return {
