@@ -81,7 +81,12 @@ export const numberVariables: NumberTable = {
     budgetBytes: bytes(
       'VIEWER_BUDGET_BYTES',
       MIB,
-      'Bytes that may wait for one viewer before it is served at its own pace',
+      'Bytes that may wait for one viewer; above a quarter of them it is served at its own pace',
+    ),
+    stuckMs: ms(
+      'VIEWER_STUCK_MS',
+      10 * SECOND,
+      'A viewer that takes nothing for this long is closed with 4408',
     ),
     messagesPerSecond: count(
       'VIEWER_MESSAGES_PER_SECOND',
@@ -151,6 +156,11 @@ export const numberVariables: NumberTable = {
   },
   retention: {
     transcriptMs: ms('TRANSCRIPT_RETENTION_MS', 7 * DAY, 'Life of a finished run’s frames'),
+    transcriptBytes: bytes(
+      'TRANSCRIPT_BYTES',
+      64 * MIB,
+      'Frames kept of one finished run, before compression',
+    ),
     idempotencyMs: ms('IDEMPOTENCY_RETENTION_MS', DAY, 'Life of an Idempotency-Key'),
     undecidedMs: ms(
       'UNDECIDED_RETENTION_MS',

@@ -24,8 +24,10 @@ export interface Config {
     shutdownGraceMs: number;
   };
   viewers: {
-    /** Bytes that may wait for one viewer before it is closed with 4408. */
+    /** Bytes that may wait for one viewer. */
     budgetBytes: number;
+    /** A viewer that takes nothing for this long is closed with 4408. */
+    stuckMs: number;
     /** Messages and pings a second that a viewer may send before 4429. */
     messagesPerSecond: number;
     ticketTtlMs: number;
@@ -76,7 +78,7 @@ export interface Config {
     files: number;
   };
   window: { processBytes: number; threadBytes: number };
-  retention: { transcriptMs: number; idempotencyMs: number; undecidedMs: number };
+  retention: { transcriptMs: number; transcriptBytes: number; idempotencyMs: number; undecidedMs: number };
 }
 
 /** One fault of the environment. `problem` never repeats a value that may be a secret. */

@@ -1,8 +1,9 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Tracer } from '@opentelemetry/api';
 import { createCleanUp } from './actors/clean-up.js';
 import { createThreadRegistry } from './actors/thread-registry.js';
+import { createTranscriptKeeper } from './actors/transcript-keeper.js';
 import type { Config } from './config.js';
 import { createHeartbeat } from './db/beat.js';
 import { expireUndecided } from './db/decisions.js';
@@ -14,6 +15,7 @@ import { createServer } from './http/server.js';
 import { createFrameCounts } from './streams/frame-counts.js';
 import { createWindowBudget } from './streams/replay-window.js';
 import { createDeepAgentsRuntimeClient } from './streams/runtime-client.js';
+import { createRuntimeLog } from './streams/runtime-log.js';
 import { createRuntimeFrames } from './streams/runtime-socket.js';
 import type { Publish } from './streams/viewer.js';
 import type { Logger } from './telemetry/logger.js';
@@ -41,7 +43,11 @@ export interface Service {
 }
 
 const CLEAN_UP_MS = 1_000;
+const TRANSCRIPTS_MS = 1_000;
+const LOG_PIECE_MS = 5_000;
 const RETENTION_MS = 60_000;
+/** A replica that has lost the runtime, and nothing to ask it, asks after a thread that nobody knows. */
+const PROBE_MS = 5_000;
 const EXPIRE_BATCH = 200;
 
 /** One replica of the orchestrator on a migrated database. `main.ts` and the tests run the same. */
@@ -81,20 +87,33 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     delaySeconds: (tries) => Math.min(60, 2 ** Math.min(tries, 6)),
   });
 
+  const runtimeFrames = createRuntimeFrames({
+    open: ({ threadId, position }) =>
+      client.streamWebSocket({
+        threadId,
+        after: position?.after ?? null,
+        epoch: position?.epoch ?? null,
+      }),
+    pingIntervalMs: config.runtime.pingIntervalMs,
+    frameBytes: config.runtime.frameBytes,
+  });
+  const runtimeLog = createRuntimeLog({ runtimeFrames, timeoutMs: LOG_PIECE_MS });
+  const transcripts = createTranscriptKeeper({
+    db,
+    runtimeLog,
+    runtimeAway: () => client.circuit.retryAfterSeconds() !== null,
+    transcriptBytes: config.retention.transcriptBytes,
+    log,
+    onCleanUpDue: () => void cleanUp.deliver(),
+  });
+
   let publish: Publish = () => undefined;
   const registry = createThreadRegistry({
     db,
     client,
-    runtimeFrames: createRuntimeFrames({
-      open: ({ threadId, position }) =>
-        client.streamWebSocket({
-          threadId,
-          after: position?.after ?? null,
-          epoch: position?.epoch ?? null,
-        }),
-      pingIntervalMs: config.runtime.pingIntervalMs,
-      frameBytes: config.runtime.frameBytes,
-    }),
+    runtimeFrames,
+    runtimeLog,
+    transcripts,
     publish: (topic, message) => publish(topic, message),
     windowBudget: createWindowBudget(config.window),
     frameCounts,
@@ -112,7 +131,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     url: deps.databaseUrl,
     nodeId: node,
     name: hostname(),
-    runtimeReachable: () => client.circuit.retryAfterSeconds() === null,
+    runtimeReachable: () => client.silentMs() === 0,
     logger: log,
   });
   // The row of this node stands before any proposal names it.
@@ -145,6 +164,10 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   };
   const timers = [
     setInterval(() => void cleanUp.deliver(), CLEAN_UP_MS),
+    setInterval(() => void transcripts.sweep(), TRANSCRIPTS_MS),
+    setInterval(() => {
+      if (client.silentMs() > 0) void client.getState(randomUUID());
+    }, PROBE_MS),
     setInterval(
       quietly(async () => {
         const { transcriptMs, idempotencyMs, undecidedMs } = config.retention;
@@ -164,7 +187,8 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       server.drain();
       for (const timer of timers) clearInterval(timer);
       await registry.stop();
-      await server.stop(config.http.shutdownGraceMs);
+      await Promise.all([server.stop(config.http.shutdownGraceMs), transcripts.stop()]);
+      await registry.giveUpRest();
       client.stop();
       await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
       pulse.stop();

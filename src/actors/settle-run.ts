@@ -3,13 +3,14 @@ import { storableText } from '@ide-orchestrator/protocol';
 import type { CommonQueryMethods } from 'slonik';
 import type { LastFrames as StoredLastFrames } from '../db/proposals.js';
 import { commitCompleted, commitFailed, commitRefusedStart } from '../db/run-progress.js';
-import type { LastFrames } from '../streams/fan-out.js';
 import { acceptFiles } from '../streams/newest-files.js';
+import type { LastFrames } from '../streams/released-log.js';
 import type { StateResult } from '../streams/runtime-client.js';
 import type { RunEnding } from '../streams/stream-signals.js';
 import type { ThreadPipeline } from '../streams/thread-pipeline.js';
 import { closedFrames, completedFrames, type EndingFacts, failedFrames } from './last-frames.js';
 import type { Settled, Verdict } from './proposal-types.js';
+import { transcriptOfEnd } from './transcript-of-end.js';
 import type { JournalOutcome, TransitionJournal } from './transition-journal.js';
 
 export interface SettleDeps {
@@ -25,11 +26,15 @@ export interface SettleDeps {
   askState: () => Promise<StateResult>;
   sleep: (milliseconds: number) => Promise<void>;
   delayMs: (failures: number) => number;
+  /** A runtime that is away is asked for the end of an overdue run once more. */
+  mayAskAgain: () => boolean;
   /** No more waiting for the runtime: the proposal's time is over, or the actor stops. */
   pastDeadline: () => boolean;
   allowed: { fileBytes: number; files: number };
   /** The commit is made; `code` names a failure. */
   onCommitted: (status: 'completed' | 'failed', code: string | null) => void;
+  /** The commit is made, and its transcript lacks frames up to this number. */
+  onTranscriptLacking: (epoch: string, upTo: number) => void;
 }
 
 interface Found {
@@ -57,6 +62,7 @@ export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Set
     if (found.fault !== null) return fail(deps, found.fault, true, found.warnings);
     return complete(deps, found);
   }
+  if (verdict.kind === 'overdue') return settleOverdue(deps, verdict.error);
   if (verdict.kind === 'failed') return fail(deps, verdict.error, verdict.byRuntime, []);
   const error = cleanError(verdict.error);
   const last = closedFrames(factsOf(deps, 'failed', {}, []), error);
@@ -64,6 +70,26 @@ export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Set
     commitRefusedStart(deps.db, { ...fence, error, lastFrames: stored(last), finalEpoch: last.epoch }),
   );
   return told(deps, outcome, last, 'failed', error.code);
+}
+
+/** A run may have ended while nobody looked: what its time is up for is asked of the runtime first (`guarantees.md` 13). */
+async function settleOverdue(deps: SettleDeps, tooLate: ProposalError): Promise<Settled> {
+  let asked = await deps.askState();
+  for (let failures = 0; asked.kind === 'away' && deps.mayAskAgain(); failures++) {
+    await deps.sleep(deps.delayMs(failures));
+    asked = await deps.askState();
+  }
+  if (asked.kind !== 'state' || asked.state.status === 'running') return fail(deps, tooLate, false, []);
+  const { state } = asked;
+  const ending = { errorNumber: 0, errorBytes: null, error: null, endNumber: 0, state };
+  const told = { ...deps, ending: () => ending };
+  if (state.status === 'completed') return settleRun(told, { kind: 'completed' });
+  return fail(told, errorOfState(state), true, []);
+}
+
+function errorOfState(state: RuntimeState): ProposalError {
+  const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
+  return { code, message, retryable };
 }
 
 /** Characters of what a runtime says of a failure; a person reads no more. */
@@ -99,7 +125,9 @@ function factsOf(
 
 async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
   const { files, warnings } = found;
-  const last = completedFrames(factsOf(deps, 'completed', files, warnings), deps.ending());
+  const facts = factsOf(deps, 'completed', files, warnings);
+  const last = completedFrames(facts, deps.ending());
+  const transcript = await transcriptOfEnd(deps.pipeline);
   const outcome = await deps.journal.append(
     (fence) =>
       commitCompleted(deps.db, fence, {
@@ -110,6 +138,7 @@ async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
         warnings,
         lastFrames: stored(last),
         finalEpoch: last.epoch,
+        transcript: transcript.take(),
         details: { files: Object.keys(files).length },
       }),
     (row) => row.cancelRequestedAt === null,
@@ -122,7 +151,10 @@ async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
     };
     return fail(deps, error, true, warnings);
   }
-  return told(deps, outcome, last, 'completed', null);
+  const settled = told(deps, outcome, last, 'completed', null);
+  if (outcome.kind === 'committed' && transcript.lacks())
+    deps.onTranscriptLacking(last.epoch, facts.released);
+  return settled;
 }
 
 async function fail(
@@ -135,10 +167,10 @@ async function fail(
   const facts = factsOf(deps, 'failed', {}, warnings);
   const ending = deps.ending();
   // A run whose end only `state` told has a live epoch too, but no frame of the runtime's that ends it.
-  const last =
-    byRuntime && ending !== null && ending.state === null
-      ? failedFrames(facts, ending, error)
-      : closedFrames(facts, error);
+  const goesOn = byRuntime && ending !== null && ending.state === null;
+  const last = goesOn ? failedFrames(facts, ending, error) : closedFrames(facts, error);
+  // Viewers of an epoch of ours get nothing of the run but the last frames.
+  const transcript = goesOn ? await transcriptOfEnd(deps.pipeline) : undefined;
   const outcome = await deps.journal.append((fence) =>
     commitFailed(deps.db, fence, {
       from: deps.from(),
@@ -148,10 +180,14 @@ async function fail(
       warnings,
       lastFrames: stored(last),
       finalEpoch: last.epoch,
+      transcript: transcript?.take(),
       details: { code: error.code },
     }),
   );
-  return told(deps, outcome, last, 'failed', error.code);
+  const settled = told(deps, outcome, last, 'failed', error.code);
+  if (outcome.kind === 'committed' && transcript?.lacks())
+    deps.onTranscriptLacking(last.epoch, facts.released);
+  return settled;
 }
 
 function told(
@@ -191,8 +227,7 @@ async function findFiles(deps: SettleDeps): Promise<Found> {
   if (damaged || given === null) {
     const state = ending?.state ?? (await finalState(deps));
     if (state?.status === 'failed') {
-      const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
-      return { files: {}, warnings, fault: { code, message, retryable } };
+      return { files: {}, warnings, fault: errorOfState(state) };
     }
     const told = state?.generated_files ?? null;
     if (told === null && damaged) {
