@@ -7,7 +7,6 @@ import { createActor } from 'xstate';
 import type { Config } from '../config.js';
 import { readLastFrames } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { giveUp } from '../db/run-progress.js';
 import { clearTakenOver } from '../db/threads.js';
 import { backOffDelayMs } from '../streams/back-off.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
@@ -22,6 +21,7 @@ import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
 import { createDroppedEnd } from './dropped-end.js';
+import { createGiveUpUnreached } from './give-up-unreached.js';
 import { createRowObserver } from './observe-row.js';
 import { createOlderFrames } from './older-frames.js';
 import { createPhaseNotes } from './phase-notes.js';
@@ -301,6 +301,18 @@ export function createThreadActor(
       poisoned: isPoisoned(row),
     },
   });
+  const giveUpUnreached = createGiveUpUnreached({
+    db: deps.db,
+    node: deps.node,
+    journal,
+    notes,
+    attempt: () => current.attempt,
+    log,
+    runtimeSilentMs: deps.client.silentMs,
+    anotherReaches: deps.anotherReaches,
+    onGivenUp: () => deps.onGivenUp(threadId),
+    send: (event) => actor.send(event),
+  });
   const observer = createRowObserver(
     {
       node: deps.node,
@@ -408,26 +420,6 @@ export function createThreadActor(
   });
   actor.start();
   observeState();
-
-  let givingUp = false;
-  /** To whoever reaches the runtime (`guarantees.md` 16): uses up no attempt. */
-  async function giveUpUnreached(): Promise<void> {
-    if (givingUp || !deps.anotherReaches()) return;
-    givingUp = true;
-    const details = { node: deps.node, reason: 'runtime_unreached' };
-    const outcome = await journal.append(
-      (fence) => giveUp(deps.db, fence, { from: notes.from(), attempt: current.attempt, details }),
-      () => deps.client.silentMs() > 0 && deps.anotherReaches(),
-    );
-    givingUp = false;
-    if (outcome.kind === 'finished') actor.send({ type: 'row.finished', status: outcome.row.status });
-    if (outcome.kind !== 'committed' && outcome.kind !== 'lost') return;
-    if (outcome.kind === 'committed') {
-      log.warn('given up to a replica that reaches the runtime');
-      deps.onGivenUp(threadId);
-    }
-    actor.send({ type: 'row.lost' });
-  }
 
   function halt(): void {
     stopped = true;

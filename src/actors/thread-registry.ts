@@ -44,8 +44,12 @@ const LATE_MS = 1_000;
 const FIRST_ACCESS_VERSION = 1;
 /** A thread that was taken over keeps the next one waiting until its run is being read, this long at most. */
 const OPENING_MS = 250;
-/** An end that is being committed when this replica stops gets so much time; so does the database for the give-ups. */
-const HAND_OVER_WAIT_MS = 5_000;
+/** For all of the handing over, so that a database that is away cannot keep the process from ending in time. */
+const HAND_OVER_MS = 8_000;
+/** Of that, what has begun already gets so much, and an end that is being committed. */
+const BEGUN_WAIT_MS = 2_000;
+const ENDING_WAIT_MS = 5_000;
+const REST_WAIT_MS = 2_000;
 const GIVE_UP_BATCH = 200;
 
 export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
@@ -227,11 +231,11 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   }
 
   /** Everything that names us, in as few statements as it takes; what cannot be given up is taken over as from the dead. */
-  async function giveUpAll(except: readonly string[]): Promise<void> {
+  async function giveUpAll(except: readonly string[], waitMs: number): Promise<void> {
     const giving = guarded('threads could not be given up', async () => {
       while ((await giveUpOwned(db, { node, except, limit: GIVE_UP_BATCH })) === GIVE_UP_BATCH);
     });
-    await Promise.race([giving, wait(HAND_OVER_WAIT_MS, undefined, { ref: false })]);
+    await Promise.race([giving, wait(Math.max(0, waitMs), undefined, { ref: false })]);
   }
 
   return {
@@ -279,22 +283,27 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     async stop() {
       stopping = true;
       for (const timer of timers) clearInterval(timer);
+      const until = deps.now() + HAND_OVER_MS;
       // What is being taken over at this moment has an actor then, and is handed over like the rest.
       const begun = Promise.allSettled([...underWay, takeOvers.settled()]);
-      await Promise.race([begun, wait(HAND_OVER_WAIT_MS, undefined, { ref: false })]);
+      await Promise.race([begun, wait(BEGUN_WAIT_MS, undefined, { ref: false })]);
       const actors = [...live.values()];
       const ending = actors.filter((actor) => actor.state() === 'finalizing');
       const others = actors.filter((actor) => !ending.includes(actor));
       for (const actor of others) actor.halt();
-      await giveUpAll(ending.map((actor) => actor.threadId));
+      await giveUpAll(
+        ending.map((actor) => actor.threadId),
+        until - deps.now(),
+      );
       // They come back with their position, to replicas that take over what they watch.
       for (const actor of others) actor.stop();
-      await Promise.all(ending.map((actor) => actor.ended(HAND_OVER_WAIT_MS)));
+      const endingMs = Math.min(ENDING_WAIT_MS, until - deps.now());
+      await Promise.all(ending.map((actor) => actor.ended(endingMs)));
       for (const actor of ending) actor.stop();
-      if (ending.length > 0) await giveUpAll([]);
+      if (ending.length > 0) await giveUpAll([], until - deps.now());
       live.clear();
       threads.clear();
     },
-    giveUpRest: () => giveUpAll([]),
+    giveUpRest: () => giveUpAll([], REST_WAIT_MS),
   };
 }

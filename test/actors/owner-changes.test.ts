@@ -188,3 +188,13 @@ t.test(
     t.strictSame(await listNodes(house.pool), []);
   },
 );
+
+t.test('what a request begins while the replica stops is given up, too (rule 8)', async (t) => {
+  const house = await bench(t);
+  await house.registry.stop();
+  const row = await house.seed({ ownerNode: 'me' });
+  t.equal(await house.registry.startRun(row, null), 'unknown');
+  t.match(await house.read(row), { ownerNode: 'me' });
+  await house.registry.giveUpRest();
+  t.match(await house.read(row), { ownerNode: null, status: 'processing' });
+});

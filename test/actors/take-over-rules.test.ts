@@ -1,4 +1,5 @@
 import t from 'tap';
+import { createDeathWatch, LARGEST_GAP_MS } from '../../src/actors/death-watch.js';
 import { createOutageRest } from '../../src/actors/outage-rest.js';
 import { createLeftBehind, roomInShare } from '../../src/actors/take-over-share.js';
 
@@ -50,3 +51,65 @@ t.test('a share leaves nothing behind that the others do not take (rule 12)', as
   left.choose([], 0, 1_500);
   t.strictSame(ids(left.choose(rows('x', 6), 0, 2_000)), [], 'what comes later is fresh again');
 });
+
+/** Numbers from 0 up to 1, the same in every run. */
+function randomFrom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    const mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
+
+/**
+ * One replica watches another through an outage of the database: it refuses, or freezes and answers afterwards. The
+ * other's beat comes back within 1 s, or 3 s where it has given its frozen connection up (after 2 s). Answers when the other was judged dead, by both rules together.
+ */
+function judgedAt(random: () => number, outage: { from: number; to: number }, diesAt: number): number | null {
+  const watch = createDeathWatch('self');
+  const rest = createOutageRest();
+  const frozen = random() < 0.5;
+  const phase = random() * 500;
+  const lost = frozen && outage.to - outage.from >= 2_000;
+  const beatsAgainAt = outage.to + random() * (lost ? 3_000 : 1_000);
+  const away = (now: number) => now >= outage.from && now < outage.to;
+  const beatAt = (now: number) => {
+    const alive = Math.min(now, diesAt);
+    const missed = Math.max(0, Math.min(alive, beatsAgainAt) - outage.from);
+    return Math.floor((alive - missed + phase) / 500);
+  };
+  for (let now = 0; now < outage.to + 30_000; now += 500 + Math.floor(random() * 5)) {
+    const asked = now;
+    if (away(now) && !frozen) {
+      watch.failed();
+      rest.failed();
+      continue;
+    }
+    if (away(now)) now = outage.to;
+    if (now - asked > LARGEST_GAP_MS) rest.failed();
+    rest.answered(now);
+    const dead = watch.seen([{ id: 'other', beat: beatAt(now), runtimeReachable: true }], now);
+    if (dead.length > 0 && !rest.resting(now)) return now;
+  }
+  return null;
+}
+
+t.test(
+  'in 1,000 outages no healthy replica is taken for dead, and a dead one is found in time (rule 12)',
+  async (t) => {
+    const random = randomFrom(7);
+    const stolen: unknown[] = [];
+    const late: unknown[] = [];
+    for (let round = 0; round < 1_000; round++) {
+      const from = 5_000 + random() * 5_000;
+      const outage = { from, to: from + random() ** 2 * 30_000 };
+      const judged = judgedAt(random, outage, Number.POSITIVE_INFINITY);
+      if (judged !== null) stolen.push({ outage, judged });
+      const diesAt = 5_000 + random() * 1_000;
+      const found = judgedAt(random, { from: 60_000, to: 60_000 }, diesAt);
+      if (found === null || found - diesAt > 4_000) late.push({ diesAt, found });
+    }
+    t.strictSame([stolen.slice(0, 3), late.slice(0, 3)], [[], []]);
+  },
+);

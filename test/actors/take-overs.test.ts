@@ -13,7 +13,12 @@ import { fenceOf, seedCompleted, seedProposal, seedWorkflow } from '../support/s
 const { pool } = await createTestDatabase(t);
 const workflow = await seedWorkflow(pool);
 const nothing = z.object({});
-const log = createLogger({ level: 'silent', production: true });
+const logs: Record<string, unknown>[] = [];
+const log = createLogger({
+  level: 'info',
+  production: true,
+  destination: { write: (line) => void logs.push(JSON.parse(line)) },
+});
 
 const run = (query: ReturnType<typeof sql.fragment>) => pool.query(sql.type(nothing)`${query}`);
 const clear = () =>
@@ -83,6 +88,7 @@ t.test('what a dead replica leaves is taken over once, and counted (rule 12)', a
   await me.poll(3_000);
   t.strictSame(await ownersOf(rows), ['me', 'me', 'me']);
   t.match(me.taken[0], { ownerGeneration: 2, takenOver: 1 });
+  t.match(logs.at(-1), { msg: 'thread taken over', from_node: 'dead', took_ms: 3_000 });
   t.match(await me.metrics.render(), /threads_taken_over_total 3/);
   await me.poll(3_500);
   t.equal(me.taken.length, 3);
