@@ -69,6 +69,12 @@ function statusOf(output: Settled | Closed): ProposalStatus | null {
   return output.kind === 'committed' || output.kind === 'finished' ? output.status : null;
 }
 
+/** What an owner by take-over goes on with; nobody's request waits for it. */
+function gained(event: Extract<ProposalEvent, { type: 'row.gained' }>) {
+  const { attempt, jobId, runtimeThreadId } = event;
+  return { attempt, jobId, runtimeThreadId, awaited: false };
+}
+
 function entryOf(input: ProposalInput): ProposalContext['entry'] {
   if (input.status !== 'processing') return input.status;
   return input.role === 'owner' ? 'invoking' : 'following';
@@ -375,15 +381,15 @@ export const proposalMachine = setup({
             runtimeThreadId: event.runtimeThreadId,
           })),
         },
-        'row.gained': {
-          target: 'invoking',
-          actions: assign(({ event }) => ({
-            attempt: event.attempt,
-            jobId: event.jobId,
-            runtimeThreadId: event.runtimeThreadId,
-            awaited: false,
-          })),
-        },
+        'row.gained': [
+          // The reader knew of the cancel, and nobody will tell it again.
+          {
+            guard: 'cancelled',
+            target: 'finalizing',
+            actions: assign(({ event }) => ({ ...gained(event), verdict: failed(cancelled) })),
+          },
+          { target: 'invoking', actions: assign(({ event }) => gained(event)) },
+        ],
       },
     },
     /** Waits for a person. */
