@@ -363,13 +363,15 @@ export function createThreadActor(
         const { context } = actor.getSnapshot();
         const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
         Object.assign(current, { attempt, jobId });
+        if (advanced) {
+          const told = { attempt, max: config.runs.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
+          pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
+        }
         if (ours) {
           journal.adopt(now);
           notes.adopt(now);
           actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
         } else if (advanced || named) {
-          const told = { attempt, max: config.runs.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
-          if (advanced) pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
           actor.send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
         }
       } else if (!ours || now.ownerGeneration !== journal.generation()) {
