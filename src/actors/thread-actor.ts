@@ -255,6 +255,8 @@ export function createThreadActor(
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
     if (now === 'retrying') ending = null;
     if (now === 'invoking') readsBefore = pipeline.reads();
+    // A look that came while this replica was the owner, or thought so, was no reader's: the next one is news.
+    if (now === 'following' && left !== null) seen = { ...seen, version: 0 };
     if (isFinal()) void reachEnd();
     changed.next();
     idleFrom = null;
@@ -359,8 +361,8 @@ export function createThreadActor(
       const { attempt, jobId, runtimeThreadId } = now;
       const ours = now.ownerNode === deps.node;
       if (state() === 'following') {
-        const advanced = attempt !== current.attempt;
         const { context } = actor.getSnapshot();
+        const advanced = attempt !== context.attempt;
         const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
         Object.assign(current, { attempt, jobId });
         if (advanced) {
