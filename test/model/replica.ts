@@ -87,6 +87,10 @@ export function go(
     state === 'streaming' || state === 'reconnecting' || state === 'cancelling';
   // Whatever read for the state before was unsubscribed.
   if (now !== before && !(reading(now) && reading(before))) replica.connection = 'none';
+  const { statement } = replica;
+  if (now !== before && statement !== null) statement.awaited = false;
+  // A look that came while this replica was the owner, or thought so, was no reader's.
+  if (now === 'following' && before !== 'following') replica.seen = false;
   startAll(laws, world, side, move.started);
   // The end that another one, or our own commit without an answer, has written.
   if ((now === 'completed' || now === 'failed' || now === 'resolved') && !replica.finished)
@@ -126,7 +130,10 @@ function beginReading({ lives }: Laws, replica: Replica): void {
 /** The journal: one commit after another. */
 function append(replica: Replica, commit: Commit): void {
   if (replica.statement !== null) replica.queued = commit;
-  else replica.statement = { commit, fresh: replica.fresh, ours: replica.ours, made: false, state: 'sent' };
+  else {
+    const { fresh, ours } = replica;
+    replica.statement = { commit, fresh, ours, made: false, state: 'sent', awaited: true };
+  }
 }
 
 /** `beginAttempt` of the pipeline. */
@@ -151,7 +158,7 @@ export function observe(laws: Laws, world: World, side: Side): void {
   const position = { attempt, jobId: `job-${attempt}`, runtimeThreadId: null };
   const named = row.owner === side;
   if (stateOf(laws, replica) === 'following') {
-    const advanced = attempt !== replica.attempt;
+    const advanced = attempt !== lives.attempt(replica.machine);
     replica.attempt = attempt;
     if (advanced) beginAttempt(world, side, attempt);
     if (named) {
@@ -175,7 +182,7 @@ export function resolve(
   const replica = world.replicas[side];
   const { statement, queued } = replica;
   if (statement === null) return;
-  const { commit, fresh } = statement;
+  const { commit, fresh, awaited } = statement;
   forgetTwin(world, side);
   replica.statement = null;
   replica.queued = null;
@@ -184,12 +191,9 @@ export function resolve(
   const { status } = world.row;
   if (commit.kind === 'retry') {
     const next = { attempt: commit.attempt + 1, jobId: `job-${commit.attempt + 1}` };
-    if (outcome === 'committed') {
-      replica.attempt = next.attempt;
-      beginAttempt(world, side, next.attempt);
-    }
-    // A cancel may have ended the waiting; the commit was made all the same.
-    if (stateOf(laws, replica) !== 'retrying') return;
+    if (outcome === 'committed') replica.attempt = next.attempt;
+    if (!awaited) return;
+    if (outcome === 'committed') beginAttempt(world, side, next.attempt);
     const output =
       outcome === 'committed'
         ? ({ kind: 'next', ...next } as const)
@@ -201,6 +205,7 @@ export function resolve(
     return go(laws, world, side, lives.answer(replica.machine, { of: 'retrying', output }));
   }
   if (outcome === 'committed') tellEnd(world, side);
+  if (!awaited) return;
   const output =
     outcome === 'committed'
       ? ({ kind: 'committed', status: commit.kind } as const)

@@ -47,6 +47,8 @@ export interface Statement {
   ours: boolean;
   made: boolean;
   state: 'sent' | 'unknown';
+  /** The machine still waits for the outcome. */
+  awaited: boolean;
 }
 
 /** A statement whose sender has stopped waiting; `twin`: the sender still may send it again, under the same id. */
@@ -172,7 +174,8 @@ function putCommit(commit: Commit | null): void {
 function putStatement(statement: Statement | null): void {
   putCommit(statement?.commit ?? null);
   if (statement === null) return;
-  put(flags(statement.fresh, statement.ours, statement.made, statement.state === 'sent'));
+  const { fresh, ours, made, state, awaited } = statement;
+  put(flags(fresh, ours, made, state === 'sent', awaited));
 }
 
 function putReplica(one: Replica): void {
@@ -238,6 +241,7 @@ export function worldOf(key: string): World {
       ours: flag(set, 1),
       made: flag(set, 2),
       state: flag(set, 3) ? 'sent' : 'unknown',
+      awaited: flag(set, 4),
     };
   };
   const row = (): Row => {
