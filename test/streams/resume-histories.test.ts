@@ -3,7 +3,6 @@ import { test } from 'tap';
 import { closedFrames, completedFrames, type EndingFacts } from '../../src/actors/last-frames.js';
 import type { LastFrames } from '../../src/streams/fan-out.js';
 import type { ViewerPosition } from '../../src/streams/viewer.js';
-import type { FakeViewer } from '../support/fake-viewer.js';
 import { createPipelineReplica, type PipelineReplica } from '../support/pipeline-replica.js';
 import { createRuntimeLog } from '../support/runtime-log.js';
 import { accountOf, type Released } from '../support/viewer-oracle.js';
