@@ -25,6 +25,8 @@ export interface RowObserverDeps {
 /** What a row means to a thread's actor when it is read again: it says who owns it, which attempt runs, how it ended. */
 export interface RowObserver {
   observe(row: ThreadRow): void;
+  /** What was seen while this replica was the owner, or thought so, was no reader's look: the next one is news. */
+  beginFollowing(): void;
   /** The newest row that was read. */
   seen(): ThreadRow;
 }
@@ -35,23 +37,29 @@ export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObs
 
   function follow(now: ThreadRow, ours: boolean): void {
     const { attempt, jobId, runtimeThreadId } = now;
-    const advanced = attempt !== current.attempt;
-    const named = runtimeThreadId !== null && runtimeThreadId !== (deps.context().runtimeThreadId ?? jobId);
+    const context = deps.context();
+    const advanced = attempt !== context.attempt;
+    const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
     Object.assign(current, { attempt, jobId });
+    if (advanced) {
+      const told = { attempt, max: deps.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
+      deps.pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
+    }
     if (ours) {
       journal.adopt(now);
       deps.notes.adopt(now);
       deps.watchdog.own(now);
       send({ type: 'row.gained', attempt, jobId, runtimeThreadId, poisoned: isPoisoned(now) });
     } else if (advanced || named) {
-      const told = { attempt, max: deps.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
-      if (advanced) deps.pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
       send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
     }
   }
 
   return {
     seen: () => seen,
+    beginFollowing() {
+      seen = { ...seen, version: 0 };
+    },
     observe(now) {
       // Two looks at once may come back in either order, and behind a commit of ours: nothing goes backwards.
       if (now.version < Math.max(seen.version, journal.version())) return;

@@ -72,18 +72,17 @@ function statusOf(output: Settled | Closed): ProposalStatus | null {
   return output.kind === 'committed' || output.kind === 'finished' ? output.status : null;
 }
 
+/** What an owner by take-over goes on with; nobody's request waits for it. */
+function gained(event: Extract<ProposalEvent, { type: 'row.gained' }>) {
+  const { attempt, jobId, runtimeThreadId } = event;
+  return { attempt, jobId, runtimeThreadId, awaited: false };
+}
+
 function entryOf(input: ProposalInput): ProposalContext['entry'] {
   if (input.status !== 'processing') return input.status;
   if (input.role !== 'owner') return 'following';
   return input.poisoned ? 'poisoned' : 'invoking';
 }
-
-const gained = ({ attempt, jobId, runtimeThreadId }: Extract<ProposalEvent, { type: 'row.gained' }>) => ({
-  attempt,
-  jobId,
-  runtimeThreadId,
-  awaited: false,
-});
 
 const missing = () => new Error('this actor is provided by thread-actor.ts');
 
@@ -392,6 +391,12 @@ export const proposalMachine = setup({
           })),
         },
         'row.gained': [
+          // The reader knew of the cancel, and nobody will tell it again.
+          {
+            guard: 'cancelled',
+            target: 'finalizing',
+            actions: assign(({ event }) => ({ ...gained(event), verdict: failed(cancelled) })),
+          },
           {
             guard: ({ event }) => event.poisoned,
             target: 'finalizing',

@@ -360,6 +360,7 @@ export function createThreadActor(
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
     if (now === 'retrying') ending = null;
     if (now === 'invoking') watchdog.attemptBegins();
+    if (now === 'following' && left !== null) observer.beginFollowing();
     if (isFinal()) void reachEnd();
     changed.next();
     idleFrom = null;

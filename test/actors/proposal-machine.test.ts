@@ -351,6 +351,16 @@ t.test('a life that was cancelled while nobody owned it ends as cancelled', asyn
   actor.stop();
 });
 
+t.test('a reader that knew of the cancel ends the life as cancelled when it becomes the owner', async (t) => {
+  const { actor, waiting } = machine({ role: 'reader', cancelled: true });
+  t.equal(stateOf(actor), 'following');
+  actor.send(events['row.gained']);
+  t.equal(stateOf(actor), 'finalizing');
+  t.match(actor.getSnapshot().context, { attempt: 2, jobId: 'job-2' });
+  t.match(waiting.verdicts, [{ kind: 'failed', error: { code: 'cancelled' } }]);
+  actor.stop();
+});
+
 t.test('a run that ran out of time says why', async (t) => {
   for (const [state, kind, code] of [
     ['invoking', 'overdue', 'runtime_unavailable'],

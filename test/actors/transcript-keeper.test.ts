@@ -273,6 +273,7 @@ t.test('runs that end at once are worked on four at a time, and every one in its
       async read() {
         most = Math.max(most, ++reading);
         reads++;
+        for (let tries = 0; most < 4 && tries < 400; tries++) await wait(5);
         await wait(5);
         reading--;
         return { frames: [], rest: 'away' };

@@ -210,7 +210,7 @@ t.test('a viewer is let in and out by the owner, and open sockets can find out',
   t.same(heard, [row.threadId, row.threadId]);
 });
 
-t.test('a listener that lost its connection comes back and says so', async (t) => {
+t.test('a listener that lost its connection comes back and says so (rule 11)', async (t) => {
   let connects = 0;
   const warnings: string[] = [];
   const heard: string[] = [];

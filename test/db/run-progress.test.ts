@@ -113,7 +113,7 @@ t.test('a cancel that was committed first wins over the completion (rule 4)', as
   t.ok(await commitFailed(pool, { ...fenceOf(row), version: 2 }, failure));
 });
 
-t.test('a retry closes the attempt, orders its clean-up and opens the next', async (t) => {
+t.test('a retry closes the attempt, orders its clean-up and opens the next (rule 15)', async (t) => {
   const row = await seedProposal(pool, await seedWorkflow(pool));
   await commitPhase(pool, fenceOf(row), { ...opened, runtimeThreadId: 'rt-9' });
   const nextJobId = randomUUID();
@@ -149,7 +149,7 @@ t.test('a retry closes the attempt, orders its clean-up and opens the next', asy
   ]);
 });
 
-t.test('every commit is heard by a listener', async (t) => {
+t.test('every commit is heard by a listener (rule 11)', async (t) => {
   const heard: string[] = [];
   const listener = createListener({
     url,

@@ -246,7 +246,7 @@ test('a runtime that leaves hole after hole does not set our pace', async (t) =>
   t.ok(runtime.requestsOf('stream').length - before <= 41, 'no more than one for each delay of 5 ms');
 });
 
-test('an owner that becomes a reader of the same attempt repeats nothing to its viewers', async (t) => {
+test('an owner that becomes a reader of the same attempt repeats nothing to its viewers (rule 9)', async (t) => {
   const { thread, facts, read, view, until, runtime, stopReading, pipeline } = await createPipelineFixture(
     t.teardown,
   );

@@ -5,7 +5,7 @@ import { createDatabaseGate } from '../support/database-gate.js';
 import { briefScript, createScriptedRunner, endlessScript } from '../support/scripted-runner.js';
 import { jobOf, startRuntime } from '../support/test-runtime.js';
 
-test('A thread that was cleaned up stays clean', async (t) => {
+test('A thread that was cleaned up stays clean (rule 21)', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);
