@@ -7,7 +7,7 @@ import { faultsOfAudit } from './check/check-audit.js';
 import { faultsOfEnds, faultsOfOutcome, faultsOfRuns, type Reference } from './check/check-outcome.js';
 import type { ProposalFacts } from './check/facts.js';
 import { faultsOfLogs } from './check/logs.js';
-import { holdingOf, untilBaseline } from './check/memory.js';
+import { type Holding, holdingOf, untilBaseline } from './check/memory.js';
 import { type AllFacts, hashesOf, readFacts, unfinished, withDatabase } from './check/read-facts.js';
 import { type House, openHouse } from './house/house.js';
 import { inflict, type Kill } from './inflict.js';
@@ -159,13 +159,15 @@ async function play(
   });
   judge(facts, refined, breaches, counts);
   for (const fault of faultsOfLogs(house.logs)) breaches.add('log', fault);
+  const holdings: Holding[] = [];
   for (const [name, orchestrator] of house.orchestrators) {
     const { faults, holding } = await untilBaseline(name, orchestrator, baseline, baselineMs);
+    if (holding !== null) holdings.push(holding);
     for (const fault of faults) breaches.add('memory', fault);
     if (faults.length > 0) breaches.keep(`memory-${name}`, { baseline, holding });
   }
   const takeOvers = takeOverTimes(facts.proposals, kills, house.postgres.outages());
-  say(summaryOf({ counts, breaches: breaches.count(), takeOvers }));
+  say(summaryOf({ counts, breaches: breaches.count(), takeOvers, baseline, holdings }));
 }
 
 function pickWish(random: ReturnType<typeof createRandom>, references: readonly Reference[]): Reference {
