@@ -15,13 +15,15 @@ import {
 import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
+import { createAccessWatch } from './access-watch.js';
 import { createDeathWatch } from './death-watch.js';
 import { createProposalLives } from './proposal-actors.js';
 import type { RunInput } from './run-input.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
+import { createWaitingCommits } from './waiting-commits.js';
 
-export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken' | 'lives'> {
+export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits'> {
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -43,6 +45,8 @@ const OWN_ROWS_MS = 2_000;
 /** A tick that comes this much late says that the process stood still. */
 const LATE_MS = 1_000;
 const TAKE_OVER_BATCH = 200;
+/** Of a thread whose access never changed. */
+const FIRST_ACCESS_VERSION = 1;
 /** Threads taken over side by side: each opens a socket to the runtime. */
 const TAKE_OVER_AT_ONCE = 50;
 
@@ -54,9 +58,16 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const underWay = new Set<Promise<void>>();
   const watch = createDeathWatch(node);
   const lives = createProposalLives();
+  const waitingCommits = createWaitingCommits(deps.config.database.waitingCommitBytes);
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
+  /** Access versions that viewers were judged by since they were let in. */
+  const judgedBy = new WeakMap<Viewer, number>();
+  const accessWatch = createAccessWatch({
+    unknownMs: deps.config.viewers.accessUnknownMs,
+    now: deps.now,
+  });
 
   function forget(threadId: string, actor: ThreadActor | undefined): void {
     if (actor !== undefined && live.get(threadId) !== actor) return;
@@ -71,6 +82,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       {
         ...deps,
         lives,
+        waitingCommits,
         onBroken(threadId) {
           // Its row still names this replica: it is revived by the next look at our own rows.
           const broken = live.get(threadId);
@@ -112,7 +124,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       rows.map(async (seen) => {
         const actor = live.get(seen.threadId);
         if (actor === undefined) return;
-        if (seen.accessVersion !== actor.accessVersion()) await recheckViewers(actor, seen.accessVersion);
+        await recheckViewers(actor, seen.accessVersion);
         if (seen.version === actor.version()) return;
         // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
         const deleted = seen.cancelRequested || seen.status === 'resolved';
@@ -123,10 +135,16 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     );
   }
 
-  /** Access was withdrawn, or the workflow deleted: who may not look any more goes. */
+  /**
+   * Access was withdrawn, or the workflow deleted: who may not look any more goes. Each viewer remembers by itself what it
+   * was judged by, so that one which joined while others were being judged is not passed over.
+   */
   async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
+    if (accessVersion === FIRST_ACCESS_VERSION) return;
     for (const viewer of actor.viewers()) {
-      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer);
+      if ((judgedBy.get(viewer) ?? viewer.accessVersion) >= accessVersion) continue;
+      await recheck(actor.threadId, viewer);
+      judgedBy.set(viewer, accessVersion);
     }
   }
 
@@ -172,6 +190,15 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       }
     }
     await look([...live.keys()]);
+    accessWatch.read();
+  }
+
+  /** Beside the reading, which may hang as long as a frozen PostgreSQL makes it wait. */
+  function closeUnknownViewers(): void {
+    if (!accessWatch.isUnknown()) return;
+    for (const actor of live.values()) {
+      for (const viewer of actor.viewers()) viewer.close(1013, 'access cannot be checked, come back');
+    }
   }
 
   async function reviveOwn(): Promise<void> {
@@ -261,6 +288,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     async start() {
       if (deps.sole) await guarded('what was left behind could not be taken over', takeOverAll);
       lastTick = deps.now();
+      accessWatch.read();
+      timers.push(setInterval(closeUnknownViewers, TICK_MS));
       every(TICK_MS, tick, 'threads could not be read again');
       every(OWN_ROWS_MS, reviveOwn, 'own rows could not be read');
       every(NODES_MS, watchNodes, 'replicas could not be watched');

@@ -50,6 +50,15 @@ export function createMetrics(options: { processMetrics?: boolean; onError?: (er
       'event_type',
     ]),
     websocketFramesMergedTotal: counter('websocket_frames_merged_total', 'Frames merged for slow viewers'),
+    websocketFramesLeftOutTotal: counter(
+      'websocket_frames_left_out_total',
+      'Frames left out for slow viewers, told by on_skipped',
+    ),
+    websocketSlowStepsTotal: counter(
+      'websocket_slow_steps_total',
+      'Viewers that went to this step of the ladder: merged, states, and back to full',
+      ['step'],
+    ),
     websocketSlowClosesTotal: counter('websocket_slow_closes_total', 'Viewers closed with 4408'),
     websocketClosesTotal: counter('websocket_closes_total', 'Closed sockets of viewers', ['code']),
     streamResumesTotal: counter('stream_resumes_total', 'Answered positions', ['recovery']),

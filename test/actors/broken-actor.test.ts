@@ -52,6 +52,8 @@ t.test(
       },
       publish: topics.publish,
       windowBudget: createWindowBudget(config.window),
+      runtimeLog: { read: async () => ({ frames: [], rest: 'gone' }) },
+      transcripts: { complete: async () => undefined },
       frameCounts: createFrameCounts(),
       config,
       metrics,

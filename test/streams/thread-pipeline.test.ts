@@ -324,3 +324,27 @@ test('a runtime that is away is waited for, and unsubscribing ends the waiting',
   await new Promise((resolve) => setTimeout(resolve, 100));
   t.equal(runtime.requestsOf('stream').length, connections);
 });
+
+test('a frame is read again from the window, else from the runtime’s log of that epoch, else not at all', async (t) => {
+  const { pipeline, runtime, thread, facts, read, until } = await createPipelineFixture(t.teardown);
+  read();
+  thread.pushFiles({ '/a.md': 'two' });
+  thread.push('on_state_update', { todos: [] });
+  await until(() => pipeline.fanOut.lastReleased() === 2);
+  const first = (await pipeline.readAgain(1))?.toString();
+  t.match(first, /^{"seq":1,"event_type":"on_state_update","data":{"files"/);
+  t.equal(runtime.requestsOf('stream').length, 1, 'the window had it');
+  for (let count = 0; count < 10; count++) thread.push('on_llm_stream', { content: 'x'.repeat(1 << 20) });
+  thread.end();
+  await until(() => facts.some(({ type }) => type === 'runtime.ended'));
+  t.equal((await pipeline.readAgain(1))?.toString(), first);
+  t.match(runtime.requestsOf('stream').at(-1)?.url, /after=0&epoch=1$/);
+  t.match((await pipeline.readAgain(2))?.toString(), /^{"seq":2,/, 'the newest state stays here');
+  t.equal(runtime.requestsOf('stream').length, 2);
+  t.equal(await pipeline.readAgain(99), null, 'beyond the end');
+  thread.restart();
+  thread.pushFiles({ '/a.md': 'another' });
+  t.equal(await pipeline.readAgain(1), null, 'the same number of another epoch is another frame');
+  await runtime.goAway();
+  t.equal(await pipeline.readAgain(1), null, 'away');
+});
