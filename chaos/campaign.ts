@@ -33,7 +33,8 @@ export interface CampaignOptions {
 
 /** From the last fault to the end of everything that runs. */
 const drainMs = 90_000;
-const settleMs = 60_000;
+/** A clean-up waits up to a minute for the transcript of its run. */
+const settleMs = 100_000;
 const baselineMs = 45_000;
 const stopped = (signal: AbortSignal) => new Error('The campaign was stopped.', { cause: signal.reason });
 

@@ -51,8 +51,11 @@ export function faultsOfAudit(proposal: ProposalFacts): string[] {
   if (first.rowVersion !== 1) faults.push(`the audit begins at version ${first.rowVersion}`);
 
   let takenOver = 0;
-  /** Take-overs after which the new owner may have set the count of them to 0, which raises the version silently. */
-  let clearable = 0;
+  /**
+   * How often the version may have been raised without a transition: a new owner sets the count of take-overs to 0, and
+   * once the run has ended, each part of its transcript raises it.
+   */
+  let silent = 0;
   let before: Transition | null = null;
   for (const one of transitions) {
     const rule = legal[one.event];
@@ -63,29 +66,31 @@ export function faultsOfAudit(proposal: ProposalFacts): string[] {
       if (one.from !== before.to) faults.push(`${nameOf(one)} follows ${nameOf(before)}`);
       const missing = one.rowVersion - before.rowVersion - 1;
       if (missing < 0) faults.push(`version ${one.rowVersion} after ${before.rowVersion}`);
-      else if (missing > clearable)
+      else if (missing > silent)
         faults.push(`versions ${before.rowVersion + 1} to ${one.rowVersion - 1} have no transition`);
-      else clearable -= missing;
+      else silent -= missing;
       const step = one.attempt - before.attempt;
       const opens = before.event === 'attempt.failed';
       if (step < 0 || step > (opens ? 1 : 0)) faults.push(`attempt ${one.attempt} after ${before.attempt}`);
     }
     if (one.event === 'taken_over') {
       takenOver++;
-      clearable++;
+      silent++;
     }
+    if (one.to === 'completed' || one.to === 'failed') silent = Number.POSITIVE_INFINITY;
     before = one;
   }
   for (const event of once) {
     const count = transitions.filter((one) => one.event === event).length;
     if (count > 1) faults.push(`${count} times ${event}`);
   }
-  if (proposal.ownerGeneration !== 1 + takenOver)
-    faults.push(`generation ${proposal.ownerGeneration} after ${takenOver} take-overs`);
+  const raised = takenOver + proposal.transcriptTries;
+  if (proposal.ownerGeneration !== 1 + raised)
+    faults.push(`generation ${proposal.ownerGeneration} after ${raised} take-overs`);
   const state = proposal.phase ?? proposal.status;
   if (last.to !== state) faults.push(`the audit ends in ${last.to}, the row is ${state}`);
-  const silent = proposal.version - last.rowVersion;
-  if (silent < 0 || silent > clearable)
+  const since = proposal.version - last.rowVersion;
+  if (since < 0 || since > silent)
     faults.push(`the row has version ${proposal.version}, the audit ends at ${last.rowVersion}`);
   return faults;
 }

@@ -10,6 +10,8 @@ export interface ProposalFacts {
   errorCode: string | null;
   version: number;
   ownerGeneration: number;
+  /** How often somebody took over the completion of the transcript, which raises the generation too. */
+  transcriptTries: number;
   cancelRequested: boolean;
   /** path → text; null = deleted. */
   files: Readonly<Record<string, string | null>> | null;

@@ -73,6 +73,7 @@ export async function readFacts(urls: { orchestrator: string; runtime: string })
     const { rows: proposals } = await client.query(
       `SELECT id, workflow_id AS "workflowId", thread_id AS "threadId", status, phase, resolution, attempt,
               error->>'code' AS "errorCode", version, owner_generation AS "ownerGeneration",
+              transcript_tries AS "transcriptTries",
               cancel_requested_at IS NOT NULL AS "cancelRequested", generated_files AS files
        FROM proposals ORDER BY created_at`,
     );

@@ -45,6 +45,7 @@ const proposal = (more: Partial<ProposalFacts> = {}): ProposalFacts => {
     errorCode: null,
     version: transitions.at(-1)?.rowVersion ?? 0,
     ownerGeneration: 2,
+    transcriptTries: 0,
     cancelRequested: false,
     files: { '/a': 'new', '/b': 'same' },
     attempts: [{ attempt: 1, jobId: 't', outcome: 'completed' }],
@@ -57,6 +58,9 @@ tap.test('a life as it should be is without fault', async (t) => {
   t.strictSame(faultsOfAudit(proposal()), []);
   const cleared = life.map((one) => (one.rowVersion > 3 ? { ...one, rowVersion: one.rowVersion + 1 } : one));
   t.strictSame(faultsOfAudit(proposal({ transitions: cleared })), [], 'the new owner may set the count to 0');
+  const written = life.map((one) => (one.rowVersion > 4 ? { ...one, rowVersion: one.rowVersion + 9 } : one));
+  const kept = proposal({ transitions: written, version: 20, ownerGeneration: 4, transcriptTries: 2 });
+  t.strictSame(faultsOfAudit(kept), [], 'the parts of a transcript raise the version after the end');
 });
 
 tap.test('every fault of an audit is named', async (t) => {
@@ -85,8 +89,27 @@ tap.test('every fault of an audit is named', async (t) => {
       },
       /2 times cancel/,
     ],
-    ['a gap', { transitions: replaced(1, { rowVersion: 2.5 }) }, /have no transition|version/],
-    ['a gap without a take-over', { version: 8 }, /the row has version 8/],
+    [
+      'a gap without a take-over',
+      {
+        transitions: life.map((one) =>
+          one.rowVersion > 1 ? { ...one, rowVersion: one.rowVersion + 1 } : one,
+        ),
+      },
+      /versions 2 to 2 have no transition/,
+    ],
+    ['an older row than its audit', { version: 4 }, /the row has version 4/],
+    [
+      'a newer row than its audit',
+      {
+        status: 'processing',
+        phase: 'streaming',
+        transitions: life.slice(0, 2),
+        version: 3,
+        ownerGeneration: 1,
+      },
+      /the row has version 3/,
+    ],
     ['a version twice', { transitions: replaced(1, { rowVersion: 1 }) }, /version 1 after 1/],
     ['an attempt that nobody opened', { transitions: replaced(3, { attempt: 2 }) }, /attempt 2 after 1/],
     ['a generation too many', { ownerGeneration: 3 }, /generation 3 after 1 take-overs/],
