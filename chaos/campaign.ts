@@ -20,6 +20,7 @@ import { createRandom } from './random.js';
 import { findReferences } from './references.js';
 import { summaryOf } from './summary.js';
 import { takeOverTimes } from './take-over-times.js';
+import { createTroubles, type Troubles } from './troubles.js';
 
 export interface CampaignOptions {
   seed: string;
@@ -42,11 +43,13 @@ const stopped = (signal: AbortSignal) => new Error('The campaign was stopped.', 
 export async function runCampaign(options: CampaignOptions): Promise<boolean> {
   const { seed, seconds, say } = options;
   const counts = createCounts();
+  const troubles = createTroubles();
   let folder: string | null = null;
   const breaches = createBreaches({ folder: () => folder, say });
   say(`seed ${seed}, ${seconds} s`);
   const house = await openHouse({
     signal: options.signal,
+    troubles,
     name: `seed-${seed.replaceAll(/[^\w.-]/g, '_')}`,
     onSurprise: (what) => breaches.add('process', what),
     onSpawn: (part, pid) => {
@@ -58,7 +61,7 @@ export async function runCampaign(options: CampaignOptions): Promise<boolean> {
   say(`logs ${folder}`);
   let passed = false;
   try {
-    await play(options, house, counts, breaches);
+    await play(options, house, counts, breaches, troubles);
     passed = breaches.count() === 0;
   } finally {
     await house.stop();
@@ -73,6 +76,7 @@ async function play(
   house: House,
   counts: Counts,
   breaches: Breaches,
+  troubles: Troubles,
 ): Promise<void> {
   const { seed, seconds, signal, say } = options;
   const random = createRandom(seed);
@@ -131,6 +135,7 @@ async function play(
     random: random.fork('victims'),
     counts,
     kills,
+    troubles,
     signal,
     note: (fault) =>
       fs.appendFileSync(
@@ -167,7 +172,7 @@ async function play(
     for (const fault of faults) breaches.add('memory', fault);
     if (faults.length > 0) breaches.keep(`memory-${name}`, { baseline, holding });
   }
-  const takeOvers = takeOverTimes(facts.proposals, kills, house.postgres.outages());
+  const takeOvers = takeOverTimes(facts.proposals, kills, troubles);
   say(summaryOf({ counts, breaches: breaches.count(), takeOvers, baseline, holdings }));
 }
 

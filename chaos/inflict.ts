@@ -1,10 +1,12 @@
 import { setTimeout as wait } from 'node:timers/promises';
+import { withDatabase } from './check/read-facts.js';
 import type { House } from './house/house.js';
 import type { Part } from './house/part.js';
 import { signal } from './house/processes.js';
 import type { Counts } from './load/counts.js';
 import { type Fault, replicas, sides, type Victim } from './plan.js';
 import type { Random } from './random.js';
+import type { Troubles } from './troubles.js';
 
 export interface Kill {
   part: string;
@@ -15,6 +17,8 @@ export interface Kill {
 
 /** A victim that has not come back by then is hit as it is. */
 const recoveryMs = 8_000;
+/** From a cut to connections that are there again. */
+const reconnectMs = 1_500;
 
 /** Carries the plan out, each fault at its time or as soon as its victim is back from the last one. */
 export async function inflict(deps: {
@@ -23,6 +27,7 @@ export async function inflict(deps: {
   random: Random;
   counts: Counts;
   kills: Kill[];
+  troubles: Troubles;
   signal: AbortSignal;
   note: (fault: Fault) => void;
 }): Promise<void> {
@@ -45,11 +50,17 @@ export async function inflict(deps: {
       const pid = house.postgres.pickBackend(deps.random);
       if (pid === null) return;
       counts.add(`${fault.kind} backend`);
-      if (fault.kind === 'kill') signal(pid, 'SIGKILL');
-      if (fault.kind !== 'freeze') return;
-      signal(pid, 'SIGSTOP');
-      await wait(fault.forMs, undefined, { signal: deps.signal }).catch(() => undefined);
-      signal(pid, 'SIGCONT');
+      const recovered = deps.troubles.begin('postgres');
+      if (fault.kind === 'freeze') {
+        signal(pid, 'SIGSTOP');
+        await wait(fault.forMs, undefined, { signal: deps.signal }).catch(() => undefined);
+        signal(pid, 'SIGCONT');
+      } else {
+        // The server ends all its connections then, and recovers as after a crash.
+        signal(pid, 'SIGKILL');
+        await untilAnswers();
+      }
+      recovered();
       return;
     }
     const part = partOf(victim);
@@ -59,12 +70,22 @@ export async function inflict(deps: {
     counts.add(`${fault.kind} ${kindOf(victim)}`);
     if (fault.kind === 'freeze') {
       part.freeze();
+      const thawed = deps.troubles.begin(part.name);
       await wait(fault.forMs, undefined, { signal: deps.signal }).catch(() => undefined);
       part.thaw();
+      thawed();
       return;
     }
     deps.kills.push({ part: part.name, pid, at: Date.now() });
     part.end(fault.kind === 'kill' ? 'SIGKILL' : 'SIGTERM');
+  }
+
+  async function untilAnswers(): Promise<void> {
+    while (!deps.signal.aborted) {
+      await wait(50);
+      const answers = withDatabase(house.postgres.url('postgres'), (client) => client.query('SELECT 1'));
+      if (await answers.then(Boolean, () => false)) return;
+    }
   }
 
   async function untilBack(part: Part): Promise<void> {
@@ -78,7 +99,12 @@ export async function inflict(deps: {
     const link = house.orchestrators.get(fault.replica)?.links[fault.side];
     if (link === undefined) return;
     counts.add(`${fault.kind} connections`);
-    if (fault.kind === 'cut') return link.cut();
+    const recovered = deps.troubles.begin(fault.side === 'database' ? fault.replica : 'a link');
+    if (fault.kind === 'cut') {
+      link.cut();
+      await wait(reconnectMs, undefined, { signal: deps.signal }).catch(() => undefined);
+      return recovered();
+    }
     if (fault.kind === 'hold') link.hold();
     if (fault.kind === 'delay') link.delay(fault.byMs);
     if (fault.kind === 'slice') link.slice(fault.bytes);
@@ -86,6 +112,7 @@ export async function inflict(deps: {
     if (fault.kind === 'hold') link.release();
     if (fault.kind === 'delay') link.delay(0);
     if (fault.kind === 'slice') link.slice(0);
+    recovered();
   }
 
   for (const fault of deps.plan) {

@@ -39,7 +39,7 @@ export function summaryOf(of: {
     `closes: ${listOf(counts, 'close ')}`,
     `frames: ${counts.of('frames')}`,
     `repeated calls: ${counts.of('repeated calls')}`,
-    `take-overs after a kill: ${times(takeOvers.all)}, with PostgreSQL there all the time ${times(takeOvers.undisturbed)}`,
+    `take-overs after a kill: ${times(takeOvers.all)}, with PostgreSQL and another replica there all the time ${times(takeOvers.undisturbed)}`,
     `held: ${heldBy(of.baseline, of.holdings)}`,
     `breaches: ${of.breaches}`,
   ].join(' · ');

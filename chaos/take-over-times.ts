@@ -1,6 +1,7 @@
 import type { ProposalFacts } from './check/facts.js';
-import type { Outage } from './house/postgres.js';
 import type { Kill } from './inflict.js';
+import { replicas } from './plan.js';
+import type { Troubles } from './troubles.js';
 
 /** Of a sorted list; null of an empty one. */
 export function quantile(sorted: readonly number[], share: number): number | null {
@@ -13,7 +14,7 @@ const pidOf = (node: string): number => Number(node.split('-').at(-2));
 export interface TakeOverTimes {
   /** Milliseconds, sorted, whatever else was broken meanwhile. */
   all: number[];
-  /** Of those during which PostgreSQL was there all the time. */
+  /** Of those during which PostgreSQL and another replica were there, and together, all the time. */
   undisturbed: number[];
 }
 
@@ -21,19 +22,20 @@ export interface TakeOverTimes {
 export function takeOverTimes(
   proposals: readonly ProposalFacts[],
   kills: readonly Kill[],
-  outages: readonly Outage[],
+  troubles: Troubles,
 ): TakeOverTimes {
-  const killedAt = new Map(kills.map(({ pid, at }) => [pid, at]));
+  const killed = new Map(kills.map((kill) => [kill.pid, kill]));
   const spans = proposals
     .flatMap(({ transitions }) => transitions)
     .flatMap(({ event, fromNode, at }) => {
       if (event !== 'taken_over' || fromNode === null) return [];
-      const killed = killedAt.get(pidOf(fromNode));
-      return killed === undefined || at < killed ? [] : [{ from: killed, to: at }];
+      const kill = killed.get(pidOf(fromNode));
+      return kill === undefined || at < kill.at ? [] : [{ part: kill.part, from: kill.at, to: at }];
     });
-  const undisturbed = spans.filter(
-    (span) => !outages.some((outage) => outage.from < span.to && (outage.to ?? span.to) > span.from),
-  );
+  const undisturbed = spans.filter(({ part, from, to }) => {
+    const wasThere = (name: string) => !troubles.between(name, from, to);
+    return wasThere('postgres') && replicas.some((name) => name !== part && wasThere(name));
+  });
   const sorted = (list: typeof spans) =>
     list.map(({ from, to }) => to - from).sort((one, other) => one - other);
   return { all: sorted(spans), undisturbed: sorted(undisturbed) };

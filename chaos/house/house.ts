@@ -9,6 +9,7 @@ import { takeDataLock } from '../../src/embedded/data-lock.js';
 import type { Replica, Side } from '../plan.js';
 import { replicas, sides } from '../plan.js';
 import { createTcpProxy, type TcpProxy } from '../tcp-proxy.js';
+import type { Troubles } from '../troubles.js';
 import { createFixedPorts } from './fixed-port.js';
 import { endLeftovers, noteChild } from './leftovers.js';
 import { answersOk, type Part, startPart } from './part.js';
@@ -41,6 +42,7 @@ export interface HouseOptions {
   onSurprise: (what: string) => void;
   onSpawn: (part: string, pid: number) => void;
   signal: AbortSignal;
+  troubles: Troubles;
 }
 
 const host = '127.0.0.1';
@@ -72,6 +74,7 @@ export async function openHouse(options: HouseOptions): Promise<House> {
       port: await nextPort(),
       databases: ['ide_orchestrator', 'deepagents_runtime'],
       logFile: path.join(logs, 'postgres.log'),
+      troubles: options.troubles,
     });
     stops.push(postgres.stop);
     const secret = randomBytes(32).toString('hex');
@@ -104,6 +107,7 @@ export async function openHouse(options: HouseOptions): Promise<House> {
       onGone: () => {
         for (const link of runtimeLinks) void link.refuse();
       },
+      troubles: options.troubles,
       onSurprise: options.onSurprise,
     });
     stops.push(runtime.stop);
@@ -148,6 +152,7 @@ export async function openHouse(options: HouseOptions): Promise<House> {
           void links.viewers.accept();
         },
         onGone: () => void links.viewers.refuse(),
+        troubles: options.troubles,
         onSurprise: options.onSurprise,
       });
       orchestrators.set(name, {

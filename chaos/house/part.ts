@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import process from 'node:process';
 import { setTimeout as wait } from 'node:timers/promises';
+import type { Troubles } from '../troubles.js';
 import { signal } from './processes.js';
 
 /** What can be killed, frozen and comes back. */
@@ -29,6 +30,7 @@ export interface PartOptions {
   logFile: string;
   /** Asked again and again until it says yes. */
   serves: () => Promise<boolean>;
+  troubles: Troubles;
   onSpawn?: (pid: number) => void;
   onGone?: () => void;
   /** It ended though nobody had killed it, or ended badly when it was asked to. */
@@ -60,11 +62,13 @@ export function startPart(options: PartOptions): Part {
   let asked: 'SIGKILL' | 'SIGTERM' | null = null;
   let stopped = false;
   let wake = () => {};
+  let recovered = options.troubles.begin(name);
 
   async function watchReadiness(of: ChildProcess): Promise<void> {
     while (child === of && !stopped) {
       if (await options.serves()) {
         ready = child === of;
+        if (ready) recovered();
         return;
       }
       await wait(50);
@@ -88,6 +92,8 @@ export function startPart(options: PartOptions): Part {
     const wasReady = ready;
     child = null;
     ready = false;
+    recovered();
+    recovered = options.troubles.begin(name);
     options.onGone?.();
     if (stopped) return 0;
     if (asked === null && wasReady) options.onSurprise(`${name} ended by itself with ${by ?? code}`);

@@ -15,14 +15,9 @@ import {
 } from '../../src/embedded/postgres-server.js';
 import { endProcess, isRunning, type ProcessIdentity } from '../../src/embedded/process-identity.js';
 import type { Random } from '../random.js';
+import type { Troubles } from '../troubles.js';
 import type { Part } from './part.js';
 import { childrenOf, signal } from './processes.js';
-
-/** While it was dead, recovering or frozen; milliseconds since 1970. */
-export interface Outage {
-  from: number;
-  to: number | null;
-}
 
 export interface Postgres extends Part {
   readonly port: number;
@@ -30,7 +25,6 @@ export interface Postgres extends Part {
   url(database: string, port?: number): string;
   /** One connection's process; null where there is none. */
   pickBackend(random: Random): number | null;
-  outages(): readonly Outage[];
 }
 
 /** A commit is on disk before it is answered, as in the embedded server. */
@@ -49,6 +43,7 @@ export async function startPostgres(options: {
   port: number;
   databases: readonly string[];
   logFile: string;
+  troubles: Troubles;
 }): Promise<Postgres> {
   const home = await findPostgresHome(options.dataDir);
   await removeWhatWasLeft(home);
@@ -69,18 +64,11 @@ export async function startPostgres(options: {
   const thaw = () => {
     for (const pid of frozen) signal(pid, 'SIGCONT');
     frozen = [];
-    if (ready) endOutage();
   };
 
-  const outages: Outage[] = [];
-  const noteOutage = () => {
+  const keepLog = () => {
     // Each start of the server begins its log anew.
     fs.appendFileSync(options.logFile, fs.readFileSync(path.join(home.folder, 'server.log')));
-    if (outages.at(-1)?.to !== null) outages.push({ from: Date.now(), to: null });
-  };
-  const endOutage = () => {
-    const last = outages.at(-1);
-    if (last?.to === null) last.to = Date.now();
   };
 
   const watching = (async () => {
@@ -88,14 +76,16 @@ export async function startPostgres(options: {
       await wait(20);
       if (stopped || (server !== null && isRunning(server))) continue;
       ready = false;
-      noteOutage();
+      keepLog();
+      const recovered = options.troubles.begin('postgres');
       try {
         server = await startServer(home, address, settings);
         ready = true;
-        endOutage();
+        recovered();
       } catch (error) {
         // Killed again while it recovered, or its shared memory is still held for a moment.
         server = null;
+        recovered();
         fs.appendFileSync(options.logFile, `${String(error)}\n`);
         await wait(200);
       }
@@ -119,7 +109,6 @@ export async function startPostgres(options: {
       frozen = [];
     },
     freeze() {
-      noteOutage();
       frozen = [...frozen, ...family()];
       for (const pid of frozen) signal(pid, 'SIGSTOP');
     },
@@ -129,7 +118,6 @@ export async function startPostgres(options: {
       const backends = childrenOf(server.pid).filter(({ name }) => backendName.test(name));
       return backends.length === 0 ? null : random.pick(backends).pid;
     },
-    outages: () => outages,
     async stop() {
       stopped = true;
       thaw();

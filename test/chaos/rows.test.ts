@@ -10,6 +10,7 @@ import type { ProposalFacts, RunFacts, Transition } from '../../chaos/check/fact
 import { isFault } from '../../chaos/check/logs.js';
 import { faultsOfHolding, type Holding } from '../../chaos/check/memory.js';
 import { takeOverTimes } from '../../chaos/take-over-times.js';
+import { createTroubles } from '../../chaos/troubles.js';
 
 const moves = (...list: [event: string, from: string | null, to: string, more?: Partial<Transition>][]) =>
   list.map(
@@ -285,11 +286,20 @@ tap.test('a log line that no failure around excuses is a fault, others are not',
     t.ok(isFault(fault), fault.msg);
 });
 
-tap.test('a take-over is timed from the kill of its owner', async (t) => {
-  const kills = [{ part: 'orchestrator-1', pid: 7, at: 500 }];
-  t.strictSame(takeOverTimes([proposal()], kills, []), { all: [1_500], undisturbed: [1_500] });
-  t.strictSame(takeOverTimes([proposal()], kills, [{ from: 600, to: 700 }]), {
-    all: [1_500],
-    undisturbed: [],
-  });
-});
+tap.test(
+  'a take-over is timed from the kill of its owner, and stands apart where it was not held up',
+  async (t) => {
+    const kills = [{ part: 'orchestrator-1', pid: 7, at: 500 }];
+    let now = 600;
+    const troubles = createTroubles(() => now);
+    const timed = () => takeOverTimes([proposal()], kills, troubles);
+    t.strictSame(timed(), { all: [1_500], undisturbed: [1_500] });
+    const frozen = troubles.begin('orchestrator-2');
+    t.strictSame(timed().undisturbed, [1_500], 'one replica is enough');
+    now = 700;
+    troubles.begin('orchestrator-3');
+    t.strictSame(timed().undisturbed, []);
+    frozen();
+    t.strictSame(timed().undisturbed, [], 'what is over held it up all the same');
+  },
+);
