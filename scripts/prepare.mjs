@@ -22,6 +22,7 @@ const sourceFolders = [
   'src',
   'test',
   'bench',
+  'chaos',
   'scripts',
 ];
 const settings = ['tsconfig.base.json', 'package-lock.json', ...projects.map((p) => `${p}/tsconfig.json`)];

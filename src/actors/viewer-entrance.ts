@@ -45,6 +45,13 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
     return true;
   }
 
+  /**
+   * Whether the position is in a log that this replica has not heard of, its own connection to the runtime being away or
+   * held up: another replica is ahead. To answer from the log before would show the viewer again what is void.
+   */
+  const isBehind = (position: ViewerPosition) =>
+    !pipeline.finished() && isLaterEpoch(position.epoch ?? FIRST_EPOCH, fanOut.epoch());
+
   /** What the viewer lacks and the window no longer holds: its position is exact where that can still be had. */
   async function readAgain(position: ViewerPosition): Promise<ReadAgain | null> {
     const missing = fanOut.missing(position);
@@ -64,6 +71,8 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
       drained: () => member?.drained(),
       sendToRun: deps.sendToRun,
     };
+    const behindUntil = now() + POSITION_WAIT_MS;
+    while (isBehind(position) && !gone && !deps.isStopped() && now() < behindUntil) await deps.sleep(20);
     const judged = position.after === undefined || (await judgeable(position, () => gone));
     const until = now() + POSITION_WAIT_MS;
     while (deps.isFinal() && !pipeline.finished() && !gone && now() < until)
@@ -73,6 +82,10 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
       viewer.close(1012, 'restarting');
       return attachment;
     }
+    if (isBehind(position)) {
+      viewer.close(1013, 'behind');
+      return attachment;
+    }
     // Unknown for too long: a position in the epoch that the row names is believed until the log says otherwise.
     const trusted = !judged && (position.epoch ?? FIRST_EPOCH) === fanOut.epoch();
     const again = trusted ? null : await readAgain(position);
@@ -80,4 +93,16 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
     member = fanOut.join(viewer, position, deps.facts(), trusted, again);
     return attachment;
   };
+}
+
+/** "2.1" is later than "1.4", "1.4" than "1.2", "1.closed" than all of attempt 1; a random name has no order. */
+function isLaterEpoch(epoch: string, than: string): boolean {
+  const [[attempt, log], [thanAttempt, thanLog]] = [orderOf(epoch), orderOf(than)];
+  return attempt === thanAttempt ? log > thanLog : attempt > thanAttempt;
+}
+
+function orderOf(epoch: string): readonly [number, number] {
+  const [attempt, log = ''] = epoch.split('.');
+  const number = /^\d+$/.test(log) ? Number(log) : Number.NaN;
+  return [Number(attempt), log === 'closed' ? Number.POSITIVE_INFINITY : number];
 }

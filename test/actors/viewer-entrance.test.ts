@@ -77,7 +77,7 @@ t.test(
     await unnamed.attach({ after: 4 });
     t.match(unnamed.joined, [{ trusted: true }], 'without an epoch the first is meant');
     const foreign = entrance();
-    await foreign.attach({ after: 4, epoch: '2.1' });
+    await foreign.attach({ after: 4, epoch: '1.elsewhere' });
     t.match(foreign.joined, [{ trusted: false }]);
   },
 );
@@ -98,6 +98,33 @@ t.test('a position ahead of us waits 1 s for numbers that another replica has se
   await finished.attach({ after: 4, epoch: '1.1' });
   t.match(finished.joined, [{ at: 0 }], 'a final row is judged at once');
 });
+
+t.test(
+  'a position in a later log than ours waits for it, and is sent elsewhere when it does not come',
+  async (t) => {
+    for (const later of ['1.2', '2.1', '1.closed']) {
+      const coming = entrance((now) => {
+        if (now >= 700) coming.thread.epoch = later;
+      });
+      coming.thread.known = true;
+      await coming.attach({ after: 0, epoch: later });
+      t.match(coming.joined, [{ trusted: false, at: 700 }], later);
+      const never = entrance();
+      never.thread.known = true;
+      await never.attach({ after: 4, epoch: later });
+      t.strictSame(never.joined, [], `${later} is not answered from the log before`);
+      t.strictSame(never.closed, [1013]);
+    }
+    const earlier = entrance();
+    Object.assign(earlier.thread, { known: true, epoch: '2.1' });
+    await earlier.attach({ after: 4, epoch: '1.9' });
+    t.match(earlier.joined, [{ at: 0 }], 'an earlier one is answered at once');
+    const finished = entrance();
+    Object.assign(finished.thread, { final: true, finished: true });
+    await finished.attach({ after: 4, epoch: '3.1' });
+    t.match(finished.joined, [{ at: 0 }], 'and where the row is final, every one');
+  },
+);
 
 t.test('a row that has ended is joined when its last frames are here', async (t) => {
   const house = entrance((now) => {

@@ -5,9 +5,11 @@ import { createDeepAgent, type FilesystemPermission, StateBackend } from 'deepag
 import { type AgentMiddleware, todoListMiddleware, toolErrorMiddleware } from 'langchain';
 
 import type { AgentSpec, AgentTeam } from './agent-definition.js';
+import { StoreError } from './checkpoints.js';
 import { createPathGuard } from './file-rules.js';
 import { createModelCallLimit } from './model-call-limit.js';
 import type { StreamItem } from './run-events.js';
+import { causesOf } from './run-failure.js';
 import type { GraphInput } from './run-input.js';
 import { createSubagentFiles } from './subagent-files.js';
 import { createToolEvents } from './tool-events.js';
@@ -100,14 +102,18 @@ function promptOf(spec: AgentSpec): string {
 function commonMiddleware(agent: string): AgentMiddleware[] {
   return [
     createToolEvents(agent),
-    // Only the kind of the error: its text may hold what the model, and so the user, must not see.
+    // Only the kind of the error: its text may hold what the model, and so the user, must not see. A task whose
+    // sub-agent could not store its state is no failed tool: the run is interrupted, and resumes with that task.
     toolErrorMiddleware({
-      onError: (error, { toolCall }) => `Error: the tool "${toolCall.name}" failed (${nameOf(error)}).`,
+      onError: (error, { toolCall }) =>
+        isOfTheStore(error) ? undefined : `Error: the tool "${toolCall.name}" failed (${nameOf(error)}).`,
     }) as AgentMiddleware,
     createPathGuard(),
     createModelCallLimit(modelCallLimit),
   ];
 }
+
+const isOfTheStore = (error: unknown): boolean => causesOf(error).some((one) => one instanceof StoreError);
 
 function nameOf(error: unknown): string {
   return error instanceof Error ? error.name : 'Error';

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import tap, { test } from 'tap';
+import { createDeepAgentRunner } from '../../src/agent/deep-agent-runner.js';
 import type { RunEvent } from '../../src/agent-runner.js';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, statesOf, watch } from './runner-harness.js';
@@ -86,4 +87,36 @@ test('A finished run that is resumed completes at once with the same files', asy
   const second = watch(runner, input, first.threadId, true);
   t.same(completedTexts(await second.done), texts);
   t.notOk(second.events.some(token));
+});
+
+test('A sub-agent that cannot store its state interrupts the run, which resumes to the same files (rule 23)', async (t) => {
+  const { runner, pool, schema } = await createTestRunner(t);
+  const input = inputOf('Add web search capability to the GreetingAgent', sampleFiles());
+  const undisturbed = completedTexts(await watch(runner, input).done);
+
+  for (const broken of [1, 4, 7, 10]) {
+    let writes = 0;
+    const failing = new Proxy(pool, {
+      get(target, name) {
+        if (name !== 'query') return Reflect.get(target, name);
+        return (statement: { text?: string; values?: unknown[] }, ...rest: unknown[]) => {
+          // A sub-agent's name space holds the task that it works on.
+          const ofSubAgent =
+            /^\s*(WITH blobs|INSERT)/.test(statement.text ?? '') && /:/.test(String(statement.values?.[1]));
+          if (ofSubAgent && ++writes === broken)
+            return Promise.reject(new Error('Connection terminated unexpectedly'));
+          return Reflect.apply(target.query, target, [statement, ...rest]);
+        };
+      },
+    });
+    const disturbed = createDeepAgentRunner({
+      pool: failing,
+      schema,
+      model: { kind: 'scripted', chunkDelayMs: 0 },
+    });
+    const { done, threadId } = watch(disturbed, input);
+    t.same(await done, { status: 'interrupted', reason: 'store_unavailable' }, `write ${broken}`);
+    const resumed = watch(runner, input, threadId, true);
+    t.same(completedTexts(await resumed.done), undisturbed, `write ${broken}`);
+  }
 });
