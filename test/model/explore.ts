@@ -58,6 +58,26 @@ export function walk(laws: Laws, maxFaults: number, random: () => number): Explo
   return what === null ? null : { what, steps };
 }
 
+/** What one history comes to, given by the names of its steps; null where one of them cannot be taken, or none harms. */
+export function follow(rules: Rules, steps: readonly string[]): string | null {
+  const laws: Laws = { lives: createLives(), rules };
+  const known = new Map([...freeSteps(laws), ...faults(laws)].map((step) => [step.name, step]));
+  const world = firstWorld();
+  for (const side of sides) openActor(laws, world, side);
+  for (const name of steps) {
+    const step = known.get(name);
+    if (step === undefined) throw new Error(`there is no step "${name}"`);
+    if (!step.can(world)) return null;
+    try {
+      step.take(world);
+    } catch (error) {
+      if (error instanceof Breach) return error.message;
+      throw error;
+    }
+  }
+  return null;
+}
+
 /** Pairs of numbers, for millions of them. */
 function createPairs() {
   let pairs = new Int32Array(1 << 16);

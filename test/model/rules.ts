@@ -6,6 +6,8 @@ export interface Rules {
   generation: boolean;
   /** 2: a commit without an answer, or that touched no row, is looked up. */
   lookUp: boolean;
+  /** 2: what was decided under one generation is not committed under another one of the same replica. */
+  decidedAnew: boolean;
   /** 2: a replica looks for rows that name it and have no owner's actor here. */
   revival: boolean;
   /** 7: an attempt is invoked only when those before it are cleaned up, or called ended. */
@@ -26,6 +28,7 @@ export const allRules: Rules = {
   version: true,
   generation: true,
   lookUp: true,
+  decidedAnew: true,
   revival: true,
   cleanUpFirst: true,
   readerJudgesNothing: true,

@@ -86,11 +86,11 @@ export function freeSteps(laws: Laws): Step[] {
           }
           if (statement.made) return resolve(laws, world, side, 'committed');
           if (row.status !== 'processing') return resolve(laws, world, side, 'finished');
-          if (rules.generation && (!statement.ours || row.owner !== side))
-            return resolve(laws, world, side, 'lost');
+          const ours = rules.decidedAnew ? statement.ours : me(world).ours;
+          if (rules.generation && (!ours || row.owner !== side)) return resolve(laws, world, side, 'lost');
           me(world).fresh = true;
           if (statement.commit.kind !== 'failed' && row.cancel) return resolve(laws, world, side, 'moved');
-          Object.assign(statement, { state: 'sent', fresh: true });
+          Object.assign(statement, { state: 'sent', fresh: true, ours });
         },
       },
       {
