@@ -59,12 +59,16 @@ function watch(address: string, from: number, proposalId: string): void {
     socket.close();
   }, 120_000);
   socket.onmessage = (message) => {
-    const frame = JSON.parse(String(message?.data)) as { seq?: number; event_type: string };
+    const frame = JSON.parse(String(message?.data)) as {
+      first_seq?: number;
+      seq?: number;
+      event_type: string;
+    };
     if (frame.seq === undefined) {
       if (frame.event_type !== 'on_subscribed') gaps.add(1);
       return;
     }
-    if (frame.seq !== last + 1) gaps.add(1);
+    if ((frame.first_seq ?? frame.seq) !== last + 1) gaps.add(1);
     last = frame.seq;
     if (frame.event_type === 'error') errors.add(1);
     if (frame.event_type === 'on_llm_stream' && !token) {

@@ -39,6 +39,7 @@ export const options: Options = {
 };
 
 interface Frame {
+  first_seq?: number;
   seq?: number;
   event_type: string;
   data: { content?: string; recovery?: string };
@@ -78,8 +79,10 @@ export default function view(paths: string[]): void {
       else gaps.add(1);
       return;
     }
-    frames.add(1);
-    if (frame.seq !== last + 1) gaps.add(1);
+    // A viewer that lags for a moment gets tokens merged; what is left out is a gap here.
+    const first = frame.first_seq ?? frame.seq;
+    frames.add(frame.seq - first + 1);
+    if (first !== last + 1) gaps.add(1);
     last = frame.seq;
     const sentAt = Number(frame.data.content?.slice(0, 16)) / 1000;
     if (sentAt > cameAt) latency.add(Math.max(0, Date.now() - sentAt));

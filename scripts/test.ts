@@ -11,11 +11,13 @@ import pino from 'pino';
 import { takeDataLock } from '../src/embedded/data-lock.js';
 import { startEmbeddedPostgres } from '../src/embedded/postgres.js';
 import { coverageOf, readSummary } from './suite/coverage.js';
+import { groupTests } from './suite/groups.js';
 import { endLeftovers, findLeftovers, markerName } from './suite/leftovers.js';
 import { countResults } from './suite/results.js';
 
 const root = process.cwd();
 const coveredFolders = ['src/streams', 'src/actors', 'src/db', 'src/http', 'runtime/src'];
+const testFolders = ['dist/test', 'runtime/dist/test', 'protocol/dist/test'];
 const coverageAtLeast = 90;
 const jobs = 3;
 const secondsPerFile = 240;
@@ -159,11 +161,7 @@ const main = async (): Promise<void> => {
   const files =
     named.length > 0
       ? named.flatMap(compiledTestsOf)
-      : [
-          ...compiledTestsBelow('dist/test'),
-          ...compiledTestsBelow('runtime/dist/test'),
-          ...compiledTestsBelow('protocol/dist/test'),
-        ];
+      : groupTests(testFolders.flatMap(compiledTestsBelow), 'dist/grouped');
   if (files.length === 0) throw new Error(`No test matches ${named.join(' ')}`);
   const faults: string[] = [];
   if (named.length === 0) {

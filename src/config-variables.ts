@@ -81,7 +81,12 @@ export const numberVariables: NumberTable = {
     budgetBytes: bytes(
       'VIEWER_BUDGET_BYTES',
       MIB,
-      'Bytes that may wait for one viewer before it is served at its own pace',
+      'Bytes that may wait for one viewer; above a quarter of them it is served at its own pace',
+    ),
+    stuckMs: ms(
+      'VIEWER_STUCK_MS',
+      10 * SECOND,
+      'A viewer that takes nothing for this long is closed with 4408',
     ),
     messagesPerSecond: count(
       'VIEWER_MESSAGES_PER_SECOND',
@@ -89,10 +94,20 @@ export const numberVariables: NumberTable = {
       'Messages and pings a second of one viewer before 4429',
     ),
     ticketTtlMs: ms('TICKET_TTL_MS', MINUTE, 'Life of a one-time stream ticket'),
+    accessUnknownMs: ms(
+      'ACCESS_UNKNOWN_MS',
+      120 * SECOND,
+      'Viewers are closed with 1013 when PostgreSQL did not tell for this long who may look',
+    ),
   },
   database: {
     poolSize: count('DATABASE_POOL_SIZE', 10, 'Connections of the pool', 2),
     queryDeadlineMs: ms('DATABASE_QUERY_DEADLINE_MS', 10 * SECOND, 'Longest wait for one statement', 100),
+    waitingCommitBytes: bytes(
+      'WAITING_COMMIT_BYTES',
+      64 * MIB,
+      'What the ends of runs may hold while they wait for their commit, all threads',
+    ),
   },
   runtime: {
     invokeDeadlineMs: ms(
@@ -141,6 +156,11 @@ export const numberVariables: NumberTable = {
   },
   retention: {
     transcriptMs: ms('TRANSCRIPT_RETENTION_MS', 7 * DAY, 'Life of a finished run’s frames'),
+    transcriptBytes: bytes(
+      'TRANSCRIPT_BYTES',
+      64 * MIB,
+      'Frames kept of one finished run, before compression',
+    ),
     idempotencyMs: ms('IDEMPOTENCY_RETENTION_MS', DAY, 'Life of an Idempotency-Key'),
     undecidedMs: ms(
       'UNDECIDED_RETENTION_MS',

@@ -24,11 +24,15 @@ export interface Config {
     shutdownGraceMs: number;
   };
   viewers: {
-    /** Bytes that may wait for one viewer before it is closed with 4408. */
+    /** Bytes that may wait for one viewer. */
     budgetBytes: number;
+    /** A viewer that takes nothing for this long is closed with 4408. */
+    stuckMs: number;
     /** Messages and pings a second that a viewer may send before 4429. */
     messagesPerSecond: number;
     ticketTtlMs: number;
+    /** Viewers are closed with 1013 when who may look could not be read for this long. */
+    accessUnknownMs: number;
   };
   auth: {
     /** Exactly one is set; the development identity fills publicKeyPem when none is. */
@@ -38,7 +42,13 @@ export interface Config {
     issuer: string | null;
     audience: string | null;
   };
-  database: { url: string | null; poolSize: number; queryDeadlineMs: number };
+  database: {
+    url: string | null;
+    poolSize: number;
+    queryDeadlineMs: number;
+    /** All ends that wait for their commit together; beyond, a thread reads its own again from the runtime. */
+    waitingCommitBytes: number;
+  };
   runtime: {
     url: string | null;
     invokeDeadlineMs: number;
@@ -68,7 +78,7 @@ export interface Config {
     files: number;
   };
   window: { processBytes: number; threadBytes: number };
-  retention: { transcriptMs: number; idempotencyMs: number; undecidedMs: number };
+  retention: { transcriptMs: number; transcriptBytes: number; idempotencyMs: number; undecidedMs: number };
 }
 
 /** One fault of the environment. `problem` never repeats a value that may be a secret. */

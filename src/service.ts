@@ -3,20 +3,24 @@ import { hostname } from 'node:os';
 import type { Tracer } from '@opentelemetry/api';
 import { createCleanUp } from './actors/clean-up.js';
 import { createThreadRegistry } from './actors/thread-registry.js';
+import { createTranscriptKeeper } from './actors/transcript-keeper.js';
 import type { Config } from './config.js';
 import { createHeartbeat } from './db/beat.js';
 import { expireUndecided } from './db/decisions.js';
 import { createListener } from './db/listen.js';
 import { createPool } from './db/pool.js';
+import { createPulse } from './db/pulse.js';
 import { purgeExpired } from './db/retention.js';
 import { createServer } from './http/server.js';
 import { createFrameCounts } from './streams/frame-counts.js';
 import { createWindowBudget } from './streams/replay-window.js';
 import { createDeepAgentsRuntimeClient } from './streams/runtime-client.js';
+import { createRuntimeLog } from './streams/runtime-log.js';
 import { createRuntimeFrames } from './streams/runtime-socket.js';
 import type { Publish } from './streams/viewer.js';
 import type { Logger } from './telemetry/logger.js';
 import type { Metrics } from './telemetry/metrics.js';
+import { recordSpan } from './telemetry/tracing.js';
 
 export interface ServiceDeps {
   config: Config;
@@ -39,6 +43,8 @@ export interface Service {
 }
 
 const CLEAN_UP_MS = 1_000;
+const TRANSCRIPTS_MS = 1_000;
+const LOG_PIECE_MS = 5_000;
 const RETENTION_MS = 60_000;
 /** A replica that has lost the runtime, and nothing to ask it, asks after a thread that nobody knows. */
 const PROBE_MS = 5_000;
@@ -48,11 +54,16 @@ const EXPIRE_BATCH = 200;
 export async function createService(deps: ServiceDeps): Promise<Service> {
   const { config, log, metrics } = deps;
   const node = `${hostname()}-${process.pid}-${randomBytes(4).toString('hex')}`;
+  const pulse = createPulse();
   const db = await createPool({
     url: deps.databaseUrl,
     maximumPoolSize: config.database.poolSize,
     applicationName: 'ide-orchestrator',
-    onQuery: (query, seconds) => metrics.dbQueryDurationSeconds.observe({ query }, seconds),
+    pulse,
+    onQuery(query, seconds, error) {
+      metrics.dbQueryDurationSeconds.observe({ query }, seconds);
+      recordSpan(deps.tracer, `postgresql.${query}`, seconds, error);
+    },
   });
   const client = createDeepAgentsRuntimeClient({
     url: deps.runtimeUrl,
@@ -76,20 +87,33 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     delaySeconds: (tries) => Math.min(60, 2 ** Math.min(tries, 6)),
   });
 
+  const runtimeFrames = createRuntimeFrames({
+    open: ({ threadId, position }) =>
+      client.streamWebSocket({
+        threadId,
+        after: position?.after ?? null,
+        epoch: position?.epoch ?? null,
+      }),
+    pingIntervalMs: config.runtime.pingIntervalMs,
+    frameBytes: config.runtime.frameBytes,
+  });
+  const runtimeLog = createRuntimeLog({ runtimeFrames, timeoutMs: LOG_PIECE_MS });
+  const transcripts = createTranscriptKeeper({
+    db,
+    runtimeLog,
+    runtimeAway: () => client.circuit.retryAfterSeconds() !== null,
+    transcriptBytes: config.retention.transcriptBytes,
+    log,
+    onCleanUpDue: () => void cleanUp.deliver(),
+  });
+
   let publish: Publish = () => undefined;
   const registry = createThreadRegistry({
     db,
     client,
-    runtimeFrames: createRuntimeFrames({
-      open: ({ threadId, position }) =>
-        client.streamWebSocket({
-          threadId,
-          after: position?.after ?? null,
-          epoch: position?.epoch ?? null,
-        }),
-      pingIntervalMs: config.runtime.pingIntervalMs,
-      frameBytes: config.runtime.frameBytes,
-    }),
+    runtimeFrames,
+    runtimeLog,
+    transcripts,
     publish: (topic, message) => publish(topic, message),
     windowBudget: createWindowBudget(config.window),
     frameCounts,
@@ -115,6 +139,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   const server = await createServer({
     config,
     db,
+    pulse,
     directory: registry,
     metrics,
     log,
@@ -139,6 +164,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   };
   const timers = [
     setInterval(() => void cleanUp.deliver(), CLEAN_UP_MS),
+    setInterval(() => void transcripts.sweep(), TRANSCRIPTS_MS),
     setInterval(() => {
       if (client.silentMs() > 0) void client.getState(randomUUID());
     }, PROBE_MS),
@@ -161,10 +187,11 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       server.drain();
       for (const timer of timers) clearInterval(timer);
       await registry.stop();
-      await server.stop(config.http.shutdownGraceMs);
+      await Promise.all([server.stop(config.http.shutdownGraceMs), transcripts.stop()]);
       await registry.giveUpRest();
       client.stop();
       await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
+      pulse.stop();
       // A statement that a frozen database never answered is no reason to fail the stop.
       await db.end().catch((error: unknown) => log.warn({ err: error }, 'the pool did not end well'));
     },

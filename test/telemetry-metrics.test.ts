@@ -10,6 +10,9 @@ deepagents_runtime_requests_total{endpoint,status} · deepagents_runtime_request
 circuit_state{circuit} · actors{state} · actor_transitions_total{from,to} · db_query_duration_seconds{query} · outbox_pending ·
 threads_taken_over_total · http_requests_total{method,route,status} · http_request_duration_seconds{method,route}`;
 
+/** Beyond the contract: every step of a slow viewer is counted (P3), and what a clean-up may wait for. */
+const ours = ['websocket_frames_left_out_total', 'websocket_slow_steps_total', 'transcripts_incomplete'];
+
 const promised = contract.split('·').map((each) => {
   const [, name = '', labels] = /^(\w+)(?:\{([\w,]+)\})?$/.exec(each.trim()) ?? [];
   return { name, labels: labels?.split(',') ?? [] };
@@ -28,7 +31,8 @@ test('every metric of the contract is there under its name, with its labels and 
     const metric = (metrics as unknown as Record<string, { labelNames: string[] }>)[camelCase(name)];
     t.same(metric?.labelNames, labels, `labels of ${name}`);
   }
-  t.equal(text.match(/^# TYPE /gm)?.length, promised.length, 'and nothing else');
+  for (const name of ours) t.ok(text.includes(`# TYPE ide_orchestrator_${name} `), name);
+  t.equal(text.match(/^# TYPE /gm)?.length, promised.length + ours.length, 'and nothing else');
 });
 
 test('each registry is its own, and the process metrics keep their usual names', async (t) => {

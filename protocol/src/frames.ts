@@ -48,7 +48,15 @@ const numbered = <K extends string, D extends z.ZodType>(kind: K, data: D) =>
   z.looseObject({ seq: z.int().min(1), event_type: z.literal(kind), data });
 
 /** Frames of the run. Those of the runtime are passed on unchanged; unknown kinds are passed on too. */
-export const onLlmStream = numbered('on_llm_stream', z.looseObject({})).meta({ id: 'OnLlmStream' });
+export const onLlmStream = numbered('on_llm_stream', z.looseObject({}))
+  .extend({
+    first_seq: z
+      .int()
+      .min(1)
+      .optional()
+      .describe('Only for a slow viewer: the frame stands for the numbers from here to `seq`, put together'),
+  })
+  .meta({ id: 'OnLlmStream' });
 export const onStateUpdate = numbered('on_state_update', z.looseObject({})).meta({ id: 'OnStateUpdate' });
 export const onToolStart = numbered('on_tool_start', z.looseObject({})).meta({ id: 'OnToolStart' });
 export const onToolEnd = numbered('on_tool_end', z.looseObject({})).meta({ id: 'OnToolEnd' });

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ProposalError, ProposalStatus, Warning, WireFiles } from '@ide-orchestrator/protocol';
 import { parseFrame, renumberFrame } from '../streams/decode-frame.js';
-import type { LastFrames } from '../streams/fan-out.js';
+import type { LastFrames } from '../streams/released-log.js';
 import type { NumberedFrame } from '../streams/replay-window.js';
 import type { RunEnding } from '../streams/stream-signals.js';
 

@@ -12,6 +12,7 @@ import type { Closed, InvokeAnswer, Of, ProposalEvent, Settled, Verdict } from '
 import type { RunInput } from './run-input.js';
 import { type SettleDeps, settleRun } from './settle-run.js';
 import type { TransitionJournal } from './transition-journal.js';
+import type { WaitingCommits, WaitingEnd } from './waiting-commits.js';
 
 interface ProposalActorsDeps {
   db: CommonQueryMethods;
@@ -19,6 +20,8 @@ interface ProposalActorsDeps {
   journal: TransitionJournal;
   pipeline: ThreadPipeline;
   settle: SettleDeps;
+  waitingCommits: WaitingCommits;
+  end: WaitingEnd;
   proposalId: string;
   /** What every invoke sends, where it was just written; else it is read. */
   input: RunInput | null;
@@ -229,9 +232,10 @@ export function createProposalLives(): ProposalLives {
     closeAttempt: fromPromise<Closed, Of<{ attempt: number; failure: ProposalError | null }>>(
       ({ input, signal }) => closeAttempt(partsOf(input.threadId), input.failure, signal),
     ),
-    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) =>
-      settleRun(partsOf(input.threadId).settle, input.verdict),
-    ),
+    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) => {
+      const { waitingCommits, end, settle } = partsOf(input.threadId);
+      return waitingCommits.hold(end, () => settleRun(settle, input.verdict));
+    }),
     followRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string | null }>>(
       ({ input }) => {
         const parts = partsOf(input.threadId);

@@ -3,13 +3,14 @@ import { storableText } from '@ide-orchestrator/protocol';
 import type { CommonQueryMethods } from 'slonik';
 import type { LastFrames as StoredLastFrames } from '../db/proposals.js';
 import { commitCompleted, commitFailed, commitRefusedStart } from '../db/run-progress.js';
-import type { LastFrames } from '../streams/fan-out.js';
 import { acceptFiles } from '../streams/newest-files.js';
+import type { LastFrames } from '../streams/released-log.js';
 import type { StateResult } from '../streams/runtime-client.js';
 import type { RunEnding } from '../streams/stream-signals.js';
 import type { ThreadPipeline } from '../streams/thread-pipeline.js';
 import { closedFrames, completedFrames, type EndingFacts, failedFrames } from './last-frames.js';
 import type { Settled, Verdict } from './proposal-types.js';
+import { transcriptOfEnd } from './transcript-of-end.js';
 import type { JournalOutcome, TransitionJournal } from './transition-journal.js';
 
 export interface SettleDeps {
@@ -32,6 +33,8 @@ export interface SettleDeps {
   allowed: { fileBytes: number; files: number };
   /** The commit is made; `code` names a failure. */
   onCommitted: (status: 'completed' | 'failed', code: string | null) => void;
+  /** The commit is made, and its transcript lacks frames up to this number. */
+  onTranscriptLacking: (epoch: string, upTo: number) => void;
 }
 
 interface Found {
@@ -122,7 +125,9 @@ function factsOf(
 
 async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
   const { files, warnings } = found;
-  const last = completedFrames(factsOf(deps, 'completed', files, warnings), deps.ending());
+  const facts = factsOf(deps, 'completed', files, warnings);
+  const last = completedFrames(facts, deps.ending());
+  const transcript = await transcriptOfEnd(deps.pipeline);
   const outcome = await deps.journal.append(
     (fence) =>
       commitCompleted(deps.db, fence, {
@@ -133,6 +138,7 @@ async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
         warnings,
         lastFrames: stored(last),
         finalEpoch: last.epoch,
+        transcript: transcript.take(),
         details: { files: Object.keys(files).length },
       }),
     (row) => row.cancelRequestedAt === null,
@@ -145,7 +151,10 @@ async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
     };
     return fail(deps, error, true, warnings);
   }
-  return told(deps, outcome, last, 'completed', null);
+  const settled = told(deps, outcome, last, 'completed', null);
+  if (outcome.kind === 'committed' && transcript.lacks())
+    deps.onTranscriptLacking(last.epoch, facts.released);
+  return settled;
 }
 
 async function fail(
@@ -158,10 +167,10 @@ async function fail(
   const facts = factsOf(deps, 'failed', {}, warnings);
   const ending = deps.ending();
   // A run whose end only `state` told has a live epoch too, but no frame of the runtime's that ends it.
-  const last =
-    byRuntime && ending !== null && ending.state === null
-      ? failedFrames(facts, ending, error)
-      : closedFrames(facts, error);
+  const goesOn = byRuntime && ending !== null && ending.state === null;
+  const last = goesOn ? failedFrames(facts, ending, error) : closedFrames(facts, error);
+  // Viewers of an epoch of ours get nothing of the run but the last frames.
+  const transcript = goesOn ? await transcriptOfEnd(deps.pipeline) : undefined;
   const outcome = await deps.journal.append((fence) =>
     commitFailed(deps.db, fence, {
       from: deps.from(),
@@ -171,10 +180,14 @@ async function fail(
       warnings,
       lastFrames: stored(last),
       finalEpoch: last.epoch,
+      transcript: transcript?.take(),
       details: { code: error.code },
     }),
   );
-  return told(deps, outcome, last, 'failed', error.code);
+  const settled = told(deps, outcome, last, 'failed', error.code);
+  if (outcome.kind === 'committed' && transcript?.lacks())
+    deps.onTranscriptLacking(last.epoch, facts.released);
+  return settled;
 }
 
 function told(

@@ -12,14 +12,18 @@ import { backOffDelayMs } from '../streams/back-off.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
 import type { WindowBudget } from '../streams/replay-window.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
+import type { RuntimeLog } from '../streams/runtime-log.js';
 import type { RuntimeFrames } from '../streams/runtime-socket.js';
 import type { LifecycleFact, RunEnding } from '../streams/stream-signals.js';
 import { createThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { contextFromTraceparent } from '../telemetry/tracing.js';
+import { createDroppedEnd } from './dropped-end.js';
 import { createGiveUpUnreached } from './give-up-unreached.js';
 import { createRowObserver } from './observe-row.js';
+import { createOlderFrames } from './older-frames.js';
 import { createPhaseNotes } from './phase-notes.js';
 import { isPoisoned } from './poison.js';
 import type { ProposalLives } from './proposal-actors.js';
@@ -28,17 +32,22 @@ import { untilCaughtUp } from './reader-end.js';
 import type { RunInput } from './run-input.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createThreadWatchdog } from './thread-watchdog.js';
+import type { TranscriptKeeper } from './transcript-keeper.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
+import type { WaitingCommits } from './waiting-commits.js';
 
 export interface ThreadActorDeps {
   db: CommonQueryMethods;
   client: DeepAgentsRuntimeClient;
   runtimeFrames: RuntimeFrames;
+  runtimeLog: RuntimeLog;
   publish: Publish;
   windowBudget: WindowBudget;
   frameCounts: FrameCounts;
   lives: ProposalLives;
+  transcripts: Pick<TranscriptKeeper, 'complete'>;
+  waitingCommits: WaitingCommits;
   config: Pick<Config, 'runs' | 'viewers' | 'database'>;
   metrics: Metrics;
   log: Logger;
@@ -83,8 +92,6 @@ export interface ThreadActor {
   /** Halts, and closes viewers with 1012. */
   stop(): void;
 }
-
-const VIEWER_STUCK_MS = 30_000;
 
 export interface ThreadActorOptions {
   role: Role;
@@ -133,16 +140,32 @@ export function createThreadActor(
     runtimeFrames: deps.runtimeFrames,
     client: deps.client,
     windowBudget: deps.windowBudget,
+    older: createOlderFrames({
+      db: deps.db,
+      runtimeLog: deps.runtimeLog,
+      proposalId,
+      run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
+      isFinal: () => observer.seen().status !== 'processing' || isFinal() || pipeline.finished(),
+      isStopped: () => stopped,
+      sleep,
+      now: deps.now,
+      log,
+    }),
     publish: deps.publish,
     viewerBudgetBytes: config.viewers.budgetBytes,
-    viewerStuckMs: VIEWER_STUCK_MS,
+    viewerStuckMs: config.viewers.stuckMs,
     frameCounts: deps.frameCounts,
     reconnectDelayMs: awayDelayMs,
     sleep,
     now: deps.now,
     randomEpoch: () => randomUUID().slice(0, 8),
     onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
-    onSlowClose: () => metrics.websocketSlowClosesTotal.inc(),
+    onStep(step) {
+      if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
+      else metrics.websocketSlowStepsTotal.inc({ step });
+    },
+    onMerged: (frames) => metrics.websocketFramesMergedTotal.inc(frames),
+    onLeftOut: (frames) => metrics.websocketFramesLeftOutTotal.inc(frames),
   });
   const journal = createTransitionJournal(
     {
@@ -152,10 +175,12 @@ export function createThreadActor(
       sleep,
       delayMs: awayDelayMs,
       queryDeadlineMs: config.database.queryDeadlineMs,
+      trace: contextFromTraceparent(options.traceparent),
       log,
     },
     row,
   );
+  const askState = () => deps.client.getState(runtimeThreadId());
   const notes = createPhaseNotes(
     {
       db: deps.db,
@@ -189,7 +214,6 @@ export function createThreadActor(
     },
     row,
   );
-  const askState = () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId);
   const leave = deps.lives.enter(threadId, {
     db: deps.db,
     client: deps.client,
@@ -213,7 +237,29 @@ export function createThreadActor(
         notes.end(status, code);
         if (status === 'failed') deps.onCleanUpDue();
       },
+      onTranscriptLacking(epoch, upTo) {
+        const { held } = pipeline;
+        const generation = journal.generation();
+        void deps.transcripts.complete({
+          proposalId,
+          runtimeThreadId: runtimeThreadId(),
+          epoch,
+          generation,
+          upTo,
+          held,
+        });
+      },
     },
+    waitingCommits: deps.waitingCommits,
+    end: createDroppedEnd({
+      pipeline,
+      ending: () => ending,
+      askState,
+      sleep,
+      delayMs: awayDelayMs,
+      isStopped: () => stopped,
+      log,
+    }),
     proposalId,
     input: options.input,
     traceId: options.traceId,
@@ -283,6 +329,11 @@ export function createThreadActor(
     },
     row,
   );
+
+  /** The run as the runtime names it. */
+  function runtimeThreadId(): string {
+    return actor.getSnapshot().context.runtimeThreadId ?? current.jobId;
+  }
 
   function state(): ProposalState {
     const { value } = actor.getSnapshot();

@@ -7,14 +7,16 @@ import { giveUpOwned, isDeleted, readThread, rereadThreads, unfinishedOwnedBy } 
 import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
+import { createAccessWatch } from './access-watch.js';
 import { createProposalLives } from './proposal-actors.js';
 import type { RunInput } from './run-input.js';
 import { createTakeOvers } from './take-overs.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
+import { createWaitingCommits } from './waiting-commits.js';
 
 export interface ThreadRegistryDeps
-  extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'anotherReaches' | 'onGivenUp'> {
+  extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'onGivenUp'> {
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -38,6 +40,8 @@ const OWN_ROWS_MS = 2_000;
 const SWEEP_MS = 5_000;
 /** A tick that comes this much late says that the process stood still. */
 const LATE_MS = 1_000;
+/** Of a thread whose access never changed. */
+const FIRST_ACCESS_VERSION = 1;
 /** A thread that was taken over keeps the next one waiting until its run is being read, this long at most. */
 const OPENING_MS = 250;
 /** For all of the handing over, so that a database that is away cannot keep the process from ending in time. */
@@ -55,9 +59,16 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const timers: NodeJS.Timeout[] = [];
   const underWay = new Set<Promise<void>>();
   const lives = createProposalLives();
+  const waitingCommits = createWaitingCommits(deps.config.database.waitingCommitBytes);
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
+  /** Access versions that viewers were judged by since they were let in. */
+  const judgedBy = new WeakMap<Viewer, number>();
+  const accessWatch = createAccessWatch({
+    unknownMs: deps.config.viewers.accessUnknownMs,
+    now: deps.now,
+  });
   const takeOvers = createTakeOvers({
     db,
     node,
@@ -85,6 +96,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       {
         ...deps,
         lives,
+        waitingCommits,
         anotherReaches: takeOvers.anotherReaches,
         onGivenUp: takeOvers.gaveUp,
         onBroken(threadId) {
@@ -128,7 +140,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       rows.map(async (seen) => {
         const actor = live.get(seen.threadId);
         if (actor === undefined) return;
-        if (seen.accessVersion !== actor.accessVersion()) await recheckViewers(actor, seen.accessVersion);
+        await recheckViewers(actor, seen.accessVersion);
         if (seen.version === actor.version()) return;
         // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
         const deleted = seen.cancelRequested || seen.status === 'resolved';
@@ -139,10 +151,16 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     );
   }
 
-  /** Access was withdrawn, or the workflow deleted: who may not look any more goes. */
+  /**
+   * Access was withdrawn, or the workflow deleted: who may not look any more goes. Each viewer remembers by itself what it
+   * was judged by, so that one which joined while others were being judged is not passed over.
+   */
   async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
+    if (accessVersion === FIRST_ACCESS_VERSION) return;
     for (const viewer of actor.viewers()) {
-      if (viewer.accessVersion < accessVersion) await recheck(actor.threadId, viewer);
+      if ((judgedBy.get(viewer) ?? viewer.accessVersion) >= accessVersion) continue;
+      await recheck(actor.threadId, viewer);
+      judgedBy.set(viewer, accessVersion);
     }
   }
 
@@ -187,6 +205,19 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
         forget(threadId, actor);
         actor.stop();
       }
+    }
+  }
+
+  async function readAll(): Promise<void> {
+    await look([...live.keys()]);
+    accessWatch.read();
+  }
+
+  /** Beside the reading, which may hang as long as a frozen PostgreSQL makes it wait. */
+  function closeUnknownViewers(): void {
+    if (!accessWatch.isUnknown()) return;
+    for (const actor of live.values()) {
+      for (const viewer of actor.viewers()) viewer.close(1013, 'access cannot be checked, come back');
     }
   }
 
@@ -244,8 +275,9 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     async start() {
       if (deps.sole) await guarded('what was left behind could not be taken over', takeOvers.takeAll);
       lastTick = deps.now();
-      timers.push(setInterval(tick, TICK_MS));
-      every(TICK_MS, () => look([...live.keys()]), 'threads could not be read again');
+      accessWatch.read();
+      timers.push(setInterval(tick, TICK_MS), setInterval(closeUnknownViewers, TICK_MS));
+      every(TICK_MS, readAll, 'threads could not be read again');
       every(OWN_ROWS_MS, reviveOwn, 'own rows could not be read');
       every(NODES_MS, takeOvers.poll, 'replicas could not be watched');
       every(SWEEP_MS, takeOvers.sweep, 'overdue runs could not be swept');

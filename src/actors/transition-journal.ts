@@ -1,3 +1,4 @@
+import { type Context, context } from '@opentelemetry/api';
 import type { CommonQueryMethods } from 'slonik';
 import { isContentError, withDeadline } from '../db/database-errors.js';
 import type { ThreadRow } from '../db/row-schemas.js';
@@ -25,6 +26,8 @@ export interface JournalDeps {
   /** Milliseconds before the next try while the database does not answer. */
   delayMs: (failures: number) => number;
   queryDeadlineMs: number;
+  /** The trace of the request that asked for the run: its commits are part of it. */
+  trace?: Context | undefined;
   log: Pick<Logger, 'warn'>;
 }
 
@@ -117,7 +120,8 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
 
   return {
     append(commit, goOn = () => true) {
-      const outcome = tail.then(() => run(commit, goOn));
+      // What makes the commit happen may come from a timer, or from a socket that knows of no request.
+      const outcome = tail.then(() => context.with(deps.trace ?? context.active(), () => run(commit, goOn)));
       tail = outcome.catch(() => undefined);
       return outcome;
     },

@@ -1,4 +1,4 @@
-import type { SubscribedFacts } from '../streams/fan-out.js';
+import type { ReadAgain, SubscribedFacts } from '../streams/fan-out.js';
 import type { ThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Attachment } from './thread-directory.js';
@@ -19,6 +19,8 @@ export interface ViewerEntranceDeps {
 
 /** Viewers wait this long for the runtime's word on their position. */
 const POSITION_WAIT_MS = 5_000;
+/** And this long for frames that have to be read again. */
+const OLDER_WAIT_MS = 5_000;
 /** And this long for numbers that another replica may have seen first. */
 const AHEAD_WAIT_MS = 1_000;
 const FIRST_EPOCH = '1.1';
@@ -43,6 +45,14 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
     return true;
   }
 
+  /** What the viewer lacks and the window no longer holds: its position is exact where that can still be had. */
+  async function readAgain(position: ViewerPosition): Promise<ReadAgain | null> {
+    const missing = fanOut.missing(position);
+    if (missing === null || pipeline.older === null) return null;
+    const read = pipeline.older.read(missing.epoch, missing.after, missing.upTo);
+    return { ...missing, frames: await Promise.race([read, deps.sleep(OLDER_WAIT_MS).then(() => [])]) };
+  }
+
   return async function attach(viewer: Viewer, position: ViewerPosition): Promise<Attachment> {
     let gone = false;
     let member: ReturnType<typeof fanOut.join> | null = null;
@@ -65,7 +75,9 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
     }
     // Unknown for too long: a position in the epoch that the row names is believed until the log says otherwise.
     const trusted = !judged && (position.epoch ?? FIRST_EPOCH) === fanOut.epoch();
-    member = fanOut.join(viewer, position, deps.facts(), trusted);
+    const again = trusted ? null : await readAgain(position);
+    if (gone) return attachment;
+    member = fanOut.join(viewer, position, deps.facts(), trusted, again);
     return attachment;
   };
 }

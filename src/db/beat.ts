@@ -13,6 +13,8 @@ export interface HeartbeatDeps {
 }
 
 const BEAT_MS = 500;
+/** With one beat before it and the new connection after, less than the 3 s after which others call us dead. */
+const ANSWER_MS = 1_000;
 
 const BEAT = `
   INSERT INTO nodes (id, name, runtime_reachable) VALUES ($1, $2, $3)
@@ -35,6 +37,7 @@ export const createHeartbeat = (deps: HeartbeatDeps): { stop: () => Promise<void
   const connection = createOwnConnection({
     url: deps.url,
     applicationName: 'ide-orchestrator-beat',
+    answerMs: ANSWER_MS,
     onConnected: async (connected) => {
       await send(connected);
       client = connected;

@@ -8,6 +8,8 @@ export interface OwnConnectionDeps {
   readonly onLost?: ((error: Error) => void) | undefined;
   /** Milliseconds between two tries, without back-off. */
   readonly reconnectMs?: number | undefined;
+  /** Milliseconds after which a statement without an answer is given up. */
+  readonly answerMs?: number | undefined;
 }
 
 export interface OwnConnection {
@@ -35,13 +37,13 @@ export const createOwnConnection = (deps: OwnConnectionDeps): OwnConnection => {
     markReady = resolve;
   });
 
-  const lose = (client: pg.Client, error: Error) => {
+  const lose = (client: pg.Client, error: Error, againInMs = deps.reconnectMs ?? RECONNECT_MS) => {
     if (current !== client) return;
     current = null;
     client.end().catch(() => undefined);
     if (stopped) return;
     deps.onLost?.(error);
-    timer = setTimeout(open, deps.reconnectMs ?? RECONNECT_MS);
+    timer = setTimeout(open, againInMs);
   };
 
   const connect = async () => {
@@ -49,8 +51,12 @@ export const createOwnConnection = (deps: OwnConnectionDeps): OwnConnection => {
       connectionString: deps.url,
       application_name: deps.applicationName,
       keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-      query_timeout: CONNECT_TIMEOUT_MS,
+      query_timeout: deps.answerMs ?? CONNECT_TIMEOUT_MS,
+      lock_timeout: 3_000,
+      statement_timeout: 10_000,
+      idle_in_transaction_session_timeout: 2_000,
     });
     current = client;
     client.on('error', (error) => lose(client, error));
@@ -72,7 +78,8 @@ export const createOwnConnection = (deps: OwnConnectionDeps): OwnConnection => {
   return {
     ready,
     renew: (error) => {
-      if (current) lose(current, error);
+      // One backend may be frozen while others answer: the new connection is not to lose time.
+      if (current) lose(current, error, 0);
     },
     stop: async () => {
       stopped = true;

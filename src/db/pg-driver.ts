@@ -6,6 +6,7 @@ import {
   type DriverQueryResult,
 } from 'slonik';
 import { DatabaseTimeout } from './database-errors.js';
+import type { Pulse } from './pulse.js';
 
 const INT8 = 20;
 const TIMESTAMPTZ = 1184;
@@ -24,6 +25,7 @@ export interface PgDriverOptions {
   readonly lockTimeoutMs: number;
   /** Our own deadline of a statement: longer than the server's, for a server that is frozen. */
   readonly answerTimeoutMs: number;
+  readonly pulse?: Pulse | undefined;
 }
 
 const toDriverError = (error: unknown, options: PgDriverOptions): Error => {
@@ -31,6 +33,22 @@ const toDriverError = (error: unknown, options: PgDriverOptions): Error => {
   const code = 'code' in error ? String(error.code) : '';
   if (error.message === 'Query read timeout') return new DatabaseTimeout(options.answerTimeoutMs);
   return LOST.test(error.message) || LOST_CODES.has(code) ? new BackendTerminatedError(error) : error;
+};
+
+/** What `pg` says of a server that was silent for too long. */
+const SILENT = /^(Query read timeout|timeout expired)/;
+
+/** Tells the pulse of something that waits for PostgreSQL. Any end but a silent one is an answer. */
+const watched = async <T>(pulse: Pulse | undefined, work: () => Promise<T>): Promise<T> => {
+  const ended = pulse?.sent();
+  try {
+    const result = await work();
+    ended?.(true);
+    return result;
+  } catch (error) {
+    ended?.(!(error instanceof Error && SILENT.test(error.message)));
+    throw error;
+  }
 };
 
 /**
@@ -62,14 +80,14 @@ export const createPgDriver = (options: PgDriverOptions): DriverFactory =>
           if (running === 0) clientEventEmitter.emit('error', toDriverError(error, options));
         });
         return {
-          connect: async () => {
-            await client.connect();
-          },
+          connect: () => watched(options.pulse, () => client.connect()).then(() => undefined),
           end: () => client.end(),
           query: async (text, values) => {
             running += 1;
             try {
-              const result = await client.query<Record<string, unknown>>(text, values);
+              const result = await watched(options.pulse, () =>
+                client.query<Record<string, unknown>>(text, values),
+              );
               return {
                 command: result.command as DriverQueryResult['command'],
                 fields: result.fields.map(({ dataTypeID, name }) => ({ dataTypeId: dataTypeID, name })),

@@ -6,6 +6,7 @@ import {
   SchemaValidationError,
 } from 'slonik';
 import { createPgDriver } from './pg-driver.js';
+import type { Pulse } from './pulse.js';
 import { named, nameOf, noRow } from './statement.js';
 
 export {
@@ -21,9 +22,13 @@ export interface PoolOptions {
   readonly url: string;
   readonly maximumPoolSize: number;
   readonly applicationName: string;
-  /** Hears of every statement: its name and its duration in seconds, failed ones too. */
-  readonly onQuery?: (name: string, seconds: number) => void;
+  /** Hears of every statement at its end: its name, its duration in seconds, and why it failed, where it did. */
+  readonly onQuery?: OnQuery;
+  /** Is told of everything that waits for PostgreSQL. */
+  readonly pulse?: Pulse;
 }
+
+type OnQuery = (name: string, seconds: number, error: Error | null) => void;
 
 const LOCK_TIMEOUT_MS = 3_000;
 const STATEMENT_TIMEOUT_MS = 10_000;
@@ -56,17 +61,17 @@ const createRowParser = (): Interceptor => ({
   },
 });
 
-const createTimer = (onQuery: (name: string, seconds: number) => void): Interceptor => {
-  const observe = (text: string, since: bigint | number) =>
-    onQuery(nameOf(text), Number(process.hrtime.bigint() - BigInt(since)) / 1e9);
+const createTimer = (onQuery: OnQuery): Interceptor => {
+  const observe = (text: string, since: bigint | number, error: Error | null = null) =>
+    onQuery(nameOf(text), Number(process.hrtime.bigint() - BigInt(since)) / 1e9, error);
   return {
     name: 'timer',
     afterQueryExecution: (context, query) => {
       observe(query.sql, context.queryInputTime);
       return null;
     },
-    queryExecutionError: (context, query) => {
-      observe(query.sql, context.queryInputTime);
+    queryExecutionError: (context, query, error) => {
+      observe(query.sql, context.queryInputTime, error);
       return null;
     },
   };
@@ -99,7 +104,11 @@ export const createPool = async (options: PoolOptions): Promise<DatabasePool> =>
     // No statement here leaves anything behind in its session, so the DISCARD ALL per release is saved.
     resetConnection: async () => {},
     statementTimeout: STATEMENT_TIMEOUT_MS,
-    driverFactory: createPgDriver({ lockTimeoutMs: LOCK_TIMEOUT_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS }),
+    driverFactory: createPgDriver({
+      lockTimeoutMs: LOCK_TIMEOUT_MS,
+      answerTimeoutMs: ANSWER_TIMEOUT_MS,
+      pulse: options.pulse,
+    }),
   });
   await probe(pool);
   pool.on('error', () => undefined);

@@ -10,13 +10,19 @@ const EVENTS = {
   superseded: 'supersede',
 } as const;
 
+/** The runtime's log is what an incomplete transcript is completed from: its clean-up waits so long, and no longer. */
+const TRANSCRIPT_WAIT_SECONDS = 60;
+
 /**
- * Orders the clean-up of every attempt of the proposals in the CTE `moved` that is neither confirmed nor ordered yet
- * (`guarantees.md` 15). By the job where the runtime has answered no thread.
+ * Orders the clean-up of every attempt of the proposals in the CTE `moved` (id, attempt, transcript_due_at) that is
+ * neither confirmed nor ordered yet (`guarantees.md` 15, 18). By the job where the runtime has answered no thread.
  */
 export const cleanupOfMoved = sql.fragment`
-  INSERT INTO outbox (job_id, runtime_thread_id)
-  SELECT a.job_id, a.runtime_thread_id FROM attempts a JOIN moved m ON a.proposal_id = m.id
+  INSERT INTO outbox (job_id, runtime_thread_id, due_at)
+  SELECT a.job_id, a.runtime_thread_id,
+         CASE WHEN m.transcript_due_at IS NOT NULL AND a.attempt = m.attempt
+           THEN now() + ${TRANSCRIPT_WAIT_SECONDS} * interval '1 second' ELSE now() END
+  FROM attempts a JOIN moved m ON a.proposal_id = m.id
   WHERE a.cleaned_at IS NULL
   ON CONFLICT (job_id) DO NOTHING`;
 
@@ -42,7 +48,7 @@ export const resolveProposals = async (
         status = 'resolved', resolution = ${input.resolution}, resolved_at = now(),
         resolved_by_user_id = ${input.userId}, owner_node = NULL, version = version + 1
       WHERE id = ANY(${sql.array([...input.ids], 'uuid')}) AND status = 'completed'
-      RETURNING id, thread_id, version, attempt
+      RETURNING id, thread_id, version, attempt, transcript_due_at
     ), noted AS (
       INSERT INTO proposal_transitions
         (id, proposal_id, row_version, from_state, to_state, event, actor_user_id, attempt, details)

@@ -6,6 +6,7 @@ import { cleanupOfMoved } from './resolve.js';
 import type { ProposalError, ProposalPhase, ProposalWarning } from './row-schemas.js';
 import { bytesOf, jsonOf, named } from './statement.js';
 import { packFrames } from './stored-bytes.js';
+import { dueOfEnd, partOfMoved, type TranscriptOfEnd } from './transcripts.js';
 
 /** What a commit of the owner follows, and the key under which it can be looked up (`guarantees.md` 1, 2). */
 export interface Fence {
@@ -86,7 +87,7 @@ export const commitRetry = (
     WITH moved AS (
       UPDATE proposals SET phase = 'retrying', attempt = ${move.nextAttempt}, version = version + 1
       WHERE ${fenced(fence)}
-      RETURNING id, thread_id, version
+      RETURNING id, thread_id, version, attempt, transcript_due_at
     ), closed AS (${closed(move.attempt, move.outcome)}),
     opened AS (
       INSERT INTO attempts (proposal_id, attempt, job_id)
@@ -102,7 +103,8 @@ const packLastFrames = async (last: LastFrames | null | undefined): Promise<Buff
 };
 
 /**
- * Commits the result: the one statement after which `end` may leave (P1). A cancel that was committed before wins.
+ * Commits the result, with its transcript: the one statement after which `end` may leave (P1). A cancel that was
+ * committed before wins.
  */
 export const commitCompleted = async (
   db: CommonQueryMethods,
@@ -112,6 +114,7 @@ export const commitCompleted = async (
     readonly warnings: readonly ProposalWarning[];
     readonly lastFrames: LastFrames;
     readonly finalEpoch: string;
+    readonly transcript?: TranscriptOfEnd;
   },
 ): Promise<Committed> => {
   const lastFrames = await packLastFrames(result.lastFrames);
@@ -120,10 +123,12 @@ export const commitCompleted = async (
       UPDATE proposals SET
         status = 'completed', phase = NULL, completed_at = now(), owner_node = NULL, version = version + 1,
         generated_files = ${jsonOf(result.generatedFiles)}::jsonb, warnings = ${jsonOf(result.warnings)}::jsonb,
-        last_frames = ${bytesOf(lastFrames)}, final_epoch = ${result.finalEpoch}
+        last_frames = ${bytesOf(lastFrames)}, final_epoch = ${result.finalEpoch},
+        transcript_due_at = ${dueOfEnd(result.transcript)}
       WHERE ${fenced(fence)} AND cancel_requested_at IS NULL
-      RETURNING id, thread_id, version
+      RETURNING id, thread_id, version, attempt, final_epoch
     ), closed AS (${closed(result.attempt, 'completed')}),
+    kept AS (${partOfMoved(result.transcript?.part)}),
     noted AS (${noted(fence, 'completed', result)})
     ${told}`);
 };
@@ -134,14 +139,16 @@ interface Failure extends Move {
   readonly lastFrames: LastFrames | null;
   readonly finalEpoch: string | null;
   readonly generatedFiles?: GeneratedFiles | null | undefined;
+  readonly transcript?: TranscriptOfEnd | undefined;
 }
 
 const failedSet = (failure: Failure, lastFrames: Buffer | null) => sql.fragment`
   status = 'failed', phase = NULL, owner_node = NULL, version = version + 1, error = ${jsonOf(failure.error)}::jsonb,
   generated_files = ${jsonOf(failure.generatedFiles)}::jsonb, warnings = ${jsonOf(failure.warnings)}::jsonb,
-  last_frames = ${bytesOf(lastFrames)}, final_epoch = ${failure.finalEpoch}`;
+  last_frames = ${bytesOf(lastFrames)}, final_epoch = ${failure.finalEpoch},
+  transcript_due_at = ${dueOfEnd(failure.transcript)}`;
 
-/** Commits the failure, with the clean-up of every attempt that is not confirmed. */
+/** Commits the failure, with its transcript and the clean-up of every attempt that is not confirmed. */
 export const commitFailed = async (
   db: CommonQueryMethods,
   fence: Fence,
@@ -151,8 +158,9 @@ export const commitFailed = async (
   return db.maybeOne(named('commit_failed', committed)`
     WITH moved AS (
       UPDATE proposals SET ${failedSet(failure, lastFrames)} WHERE ${fenced(fence)}
-      RETURNING id, thread_id, version
+      RETURNING id, thread_id, version, attempt, final_epoch, transcript_due_at
     ), closed AS (${closed(failure.attempt, failure.error.code)}),
+    kept AS (${partOfMoved(failure.transcript?.part)}),
     cleaned AS (${cleanupOfMoved}),
     noted AS (${noted(fence, 'failed', failure)})
     ${told}`);
@@ -194,7 +202,7 @@ export const commitRefusedStart = async (
   return db.maybeOne(named('commit_refused_start', committed)`
     WITH moved AS (
       UPDATE proposals SET ${failedSet(failure, lastFrames)} WHERE ${fenced(fence)}
-      RETURNING id, thread_id, version
+      RETURNING id, thread_id, version, attempt, transcript_due_at
     ), closed AS (${closed(1, failure.error.code)}),
     cleaned AS (${cleanupOfMoved}),
     freed AS (DELETE FROM idempotency_keys k USING moved WHERE k.proposal_id = moved.id),

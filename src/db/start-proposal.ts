@@ -2,11 +2,10 @@ import { type CommonQueryMethods, sql } from 'slonik';
 import { z } from 'zod';
 import { findDraft, makeDraft, writeDraftFiles } from './draft-files.js';
 import { claimProposalKey } from './idempotency.js';
-import type { DraftRow, ThreadRow } from './row-schemas.js';
-import { jsonOf, named, noRow } from './statement.js';
+import { type DraftRow, type ThreadRow, threadRow } from './row-schemas.js';
+import { jsonOf, named } from './statement.js';
 import { packJson } from './stored-bytes.js';
-import { readThread } from './threads.js';
-import { ensureUser } from './users.js';
+import { readThread, threadColumns } from './threads.js';
 import { findVersion, listVersions } from './versions.js';
 import { lockOwnWorkflow, raiseRevision } from './workflows.js';
 
@@ -57,7 +56,8 @@ const draftToStartFrom = async (tx: CommonQueryMethods, workflowId: string): Pro
 
 /**
  * Writes proposal, first attempt, owner's access, first transition and idempotency key in one transaction, before the
- * runtime hears of anything (`guarantees.md` 8). The workflow is locked, so the input is one state of the draft.
+ * runtime hears of anything (`guarantees.md` 8). The workflow is locked, so the input is one state of the draft; its
+ * user is known, since the workflow names it.
  */
 export const startProposal = (
   pool: CommonQueryMethods,
@@ -78,14 +78,13 @@ export const startProposal = (
       }
       if (claim.kind !== 'new') return { kind: claim.kind };
     }
-    await ensureUser(tx, input.userId);
     const draft = await draftToStartFrom(tx, input.workflowId);
     const entries = Object.entries(draft.files);
     const baseHashes = Object.fromEntries(entries.map(([path, file]) => [path, file.sha256]));
     const packed = packJson(
       input.buildInput(Object.fromEntries(entries.map(([path, file]) => [path, file.content]))),
     );
-    await tx.query(named('start_proposal', noRow)`
+    const row = await tx.one(named('start_proposal', threadRow)`
       WITH made AS (
         INSERT INTO proposals (
           id, workflow_id, draft_id, created_by_user_id, thread_id, user_prompt, context_file_path,
@@ -95,18 +94,16 @@ export const startProposal = (
           ${input.userPrompt}, ${input.contextFilePath}, ${input.contextSelection}, ${input.retryOf},
           ${draft.revision}, ${jsonOf(baseHashes)}::jsonb, ${sql.binary(packed)}, ${input.ownerNode},
           now() + ${input.totalDeadlineMs} * interval '1 millisecond')
-        RETURNING id, thread_id, version, phase, attempt
+        RETURNING *
       ), tried AS (
-        INSERT INTO attempts (proposal_id, attempt, job_id) SELECT id, attempt, thread_id FROM made
+        INSERT INTO attempts (proposal_id, attempt, job_id) SELECT id, attempt, thread_id FROM made RETURNING *
       ), allowed AS (
         INSERT INTO proposal_access (proposal_id, user_id, role) SELECT id, ${input.userId}::text, 'owner' FROM made
       ), noted AS (
         INSERT INTO proposal_transitions (id, proposal_id, row_version, to_state, event, actor_user_id, attempt)
         SELECT ${input.transitionId}::uuid, id, version, phase, 'start', ${input.userId}::text, attempt FROM made
       )
-      SELECT pg_notify('threads', thread_id::text) FROM made`);
-    const row = await readThread(tx, { threadId: input.threadId });
-    if (!row) throw new Error('the proposal that was just written is not there');
+      SELECT ${threadColumns}, pg_notify('threads', p.thread_id::text) FROM made p, tried a`);
     return { kind: 'ok', row };
   });
 

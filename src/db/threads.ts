@@ -4,7 +4,7 @@ import { statusSchema, type ThreadRow, threadRow } from './row-schemas.js';
 import { named, noRow } from './statement.js';
 
 /** Columns of a {@link ThreadRow} from `proposals p` (or a RETURNING named p) joined with its attempt `a`. */
-const threadColumns = sql.fragment`
+export const threadColumns = sql.fragment`
   p.id AS "proposalId", p.thread_id AS "threadId", p.workflow_id AS "workflowId", p.status, p.phase, p.resolution,
   p.attempt, a.job_id AS "jobId", a.runtime_thread_id AS "runtimeThreadId", a.runtime_epoch AS "runtimeEpoch",
   p.owner_node AS "ownerNode", p.owner_generation AS "ownerGeneration", p.taken_over AS "takenOver", p.version,

@@ -1,7 +1,7 @@
 import { AppError } from '../errors.js';
 
-/** Runs work with bounded company. */
-export type Bulkhead = <T>(work: () => Promise<T>) => Promise<T>;
+/** Runs work with bounded company. Whoever leaves by `left` while it waits for a place never runs. */
+export type Bulkhead = <T>(work: () => Promise<T>, left?: AbortSignal) => Promise<T>;
 
 /**
  * Lets `width` pieces of work run and `queue` wait; more are refused as `overloaded`. It is narrower than the
@@ -9,22 +9,35 @@ export type Bulkhead = <T>(work: () => Promise<T>) => Promise<T>;
  */
 export function createBulkhead(limits: { width: number; queue: number }): Bulkhead {
   let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (running >= limits.width) {
-      if (waiting.length >= limits.queue) {
-        throw new AppError('overloaded', 'Too many requests are waiting already.', { retryAfterSeconds: 1 });
-      }
-      await new Promise<void>((resolve) => waiting.push(resolve));
-    } else {
+  const waiting = new Set<() => void>();
+
+  function place(left: AbortSignal | undefined): Promise<void> {
+    if (running < limits.width) {
       running += 1;
+      return Promise.resolve();
     }
+    if (waiting.size >= limits.queue) {
+      throw new AppError('overloaded', 'Too many requests are waiting already.', { retryAfterSeconds: 1 });
+    }
+    return new Promise<void>((resolve, reject) => {
+      waiting.add(resolve);
+      left?.addEventListener('abort', () => {
+        if (waiting.delete(resolve)) reject(left.reason);
+      });
+    });
+  }
+
+  return async (work, left) => {
+    await place(left);
     try {
       return await work();
     } finally {
-      const next = waiting.shift();
+      const [next] = waiting;
       if (next === undefined) running -= 1;
-      else next();
+      else {
+        waiting.delete(next);
+        next();
+      }
     }
   };
 }

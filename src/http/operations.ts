@@ -15,6 +15,8 @@ const readiness = z
   .meta({ id: 'Readiness' });
 
 const tag = 'operations';
+/** A probe is answered within 2 s whatever PostgreSQL does, and whatever waits for the pool. */
+const READINESS_MS = 1_500;
 
 /** What probes ask: does the loop turn; can this replica do its work. */
 export function operationRoutes(deps: {
@@ -28,7 +30,7 @@ export function operationRoutes(deps: {
     try {
       return {
         postgresql: 'up' as const,
-        pending: await withDeadline(deps.pendingMigrations(), deps.deadlineMs),
+        pending: await withDeadline(deps.pendingMigrations(), Math.min(deps.deadlineMs, READINESS_MS)),
       };
     } catch (error) {
       return { postgresql: isUnavailable(error) ? ('down' as const) : ('slow' as const), pending: null };

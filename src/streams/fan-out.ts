@@ -1,14 +1,11 @@
 import type { OnSubscribedData } from '@ide-orchestrator/protocol';
 import type { FrameBatch } from './frame-batch.js';
+import type { OlderFrames } from './older-frames.js';
 import { ownFrame } from './own-frames.js';
+import { createReleasedLog, type Judged, type LastFrames } from './released-log.js';
 import type { NumberedFrame, ReplayWindow } from './replay-window.js';
 import type { Publish, Viewer, ViewerPosition } from './viewer.js';
-
-/** The stored end of a thread, byte for byte the same on every replica: newest state?, error?, end. */
-export interface LastFrames {
-  epoch: string;
-  frames: NumberedFrame[];
-}
+import { createSeat, createSeatService, lagBytesOf, type Seat, type Step, takeOlder } from './viewer-seat.js';
 
 /** What `on_subscribed` says beside the position. */
 export type SubscribedFacts = Pick<OnSubscribedData, 'thread_id' | 'proposal_id' | 'status' | 'phase'>;
@@ -17,6 +14,18 @@ export interface Member {
   /** Call when the viewer's socket has room again. */
   drained(): void;
   leave(): void;
+}
+
+/** Frames that a viewer lacks and that are not here any more. */
+interface MissingFrames {
+  epoch: string;
+  after: number;
+  upTo: number;
+}
+
+/** What of them could be read again: none, or in order as far as it was read. */
+export interface ReadAgain extends MissingFrames {
+  frames: readonly NumberedFrame[];
 }
 
 /** All viewers of one thread on this replica: those that keep up read a topic, the others are served one by one. */
@@ -31,11 +40,22 @@ export interface FanOut {
   beginEpoch(epoch: string, told: Parameters<typeof ownFrame>[0] | null): void;
   /** The stored last frames: everybody gets what it lacks, then these, then 1000. */
   finish(last: LastFrames): void;
-  /** `on_subscribed`, what the viewer missed, then the run. */
-  join(viewer: Viewer, position: ViewerPosition, facts: SubscribedFacts, trusted: boolean): Member;
+  /** What is to be read again before a viewer with this position can be answered exactly; null where all is here. */
+  missing(position: ViewerPosition): MissingFrames | null;
+  /**
+   * `on_subscribed`, what the viewer missed, then the run. `trusted`: the position is believed until the runtime's log
+   * says otherwise. `again`: what came of reading what was missing.
+   */
+  join(
+    viewer: Viewer,
+    position: ViewerPosition,
+    facts: SubscribedFacts,
+    trusted: boolean,
+    again?: ReadAgain | null,
+  ): Member;
   /** Tells viewers that stand beyond `newest`, the runtime's word on its log, that their position means nothing. */
   resetStrays(newest: number): void;
-  /** Closes viewers that have taken nothing for too long. */
+  /** Serves viewers whose drain was not heard, and closes those that have taken nothing for too long. */
   sweep(now: number): void;
   closeAll(code: number, reason: string): void;
   /** The epoch that viewers are served; once finished, that of the last frames. */
@@ -45,78 +65,55 @@ export interface FanOut {
   size(): number;
 }
 
-interface Seat {
-  viewer: Viewer;
-  /** What `position` counts in: another than the thread's while the end is in an epoch that it has not reached. */
-  epoch: string;
-  /** Last number that this viewer has or was told of; only kept true while it is not live. */
-  position: number;
-  /** Reads the topic. */
-  live: boolean;
-  /** Since when it has taken nothing although something waits; null while it takes. */
-  stuckSince: number | null;
-  /** Bytes that waited when it was looked at last. */
-  waiting: number;
-  gone: boolean;
-}
-
 export interface FanOutDeps {
   topic: string;
   firstEpoch: string;
   epoch: string;
   window: ReplayWindow;
+  /** Where frames are that have left the window. */
+  older: OlderFrames | null;
   publish: Publish;
-  /** Bytes that may wait for a viewer before it is taken off the topic. */
+  /** Bytes that may wait for a viewer. */
   budgetBytes: number;
   /** A viewer that takes nothing for this long is closed with 4408. */
   stuckMs: number;
   now: () => number;
-  onResume: (recovery: 'exact' | 'compacted' | 'reset') => void;
-  onSlowClose: () => void;
+  onResume: (recovery: Judged['recovery']) => void;
+  /** A viewer went up or down the ladder, or was closed with 4408. */
+  onStep: (step: Step | 'closed') => void;
+  onMerged: (frames: number) => void;
+  onLeftOut: (frames: number) => void;
 }
 
 /** The largest head of a WebSocket frame from a server. */
 const FRAME_HEADER = 10;
 
 export function createFanOut(deps: FanOutDeps): FanOut {
-  const { topic, window, budgetBytes } = deps;
+  const { topic } = deps;
+  const log = createReleasedLog(deps);
+  const lagBytes = lagBytesOf(deps.budgetBytes);
   const seats = new Set<Seat>();
   let live = 0;
   /** Bytes put on the topic since the viewers were looked at, and the most that waited for one of them then. */
   let published = 0;
   let fullest = 0;
-  let epoch = deps.epoch;
-  /** The epoch that the window holds. */
-  let readEpoch = deps.epoch;
-  let released = 0;
-  /** The last number of the newest hole that will never be filled. */
-  let holeEnd = 0;
-  let final: LastFrames | null = null;
+  /** Bytes released while somebody was there: only differences count. */
+  let releasedBytes = 0;
 
-  function nextFrame(of: string, after: number): NumberedFrame | null {
-    let best: NumberedFrame | null = null;
-    if (of === readEpoch) {
-      best = window.next(after);
-      const state = window.newestState();
-      if (state !== null && state.number > after && (best === null || state.number < best.number))
-        best = state;
-    }
-    if (final !== null && final.epoch === of) {
-      const ending = final.frames.find((frame) => frame.number > after);
-      if (ending !== undefined && (best === null || ending.number < best.number)) best = ending;
-    }
-    return best;
-  }
-
-  function slow(seat: Seat): void {
-    deps.onSlowClose();
-    drop(seat, 4408, JSON.stringify({ epoch: seat.epoch, seq: seat.position }));
-  }
-
-  function drop(seat: Seat, code: number, reason: string): void {
-    leave(seat);
-    seat.viewer.close(code, reason);
-  }
+  const service = createSeatService({
+    ...deps,
+    log,
+    releasedBytes: () => releasedBytes,
+    leave,
+    goLive(seat) {
+      seat.live = true;
+      seat.step = 'full';
+      seat.older = [];
+      live++;
+      fullest = Math.max(fullest, seat.viewer.bufferedBytes());
+      seat.viewer.subscribe(topic);
+    },
+  });
 
   function leave(seat: Seat): void {
     if (seat.gone) return;
@@ -129,83 +126,29 @@ export function createFanOut(deps: FanOutDeps): FanOut {
     seats.delete(seat);
   }
 
-  function send(seat: Seat, message: Buffer | string): boolean {
-    if (seat.viewer.send(message) !== 2) return true;
-    slow(seat);
-    return false;
-  }
-
-  function tellSkipped(seat: Seat, upTo: number): boolean {
-    if (upTo <= seat.position) return true;
-    const range = { first_seq: seat.position + 1, last_seq: upTo };
-    if (!send(seat, ownFrame({ event_type: 'on_skipped', data: range }))) return false;
-    seat.position = upTo;
-    return true;
-  }
-
-  /** Sends what the viewer lacks as fast as it takes it; at the end of the window it goes on the topic. */
-  function catchUp(seat: Seat): void {
-    seat.viewer.cork(() => {
-      while (!seat.gone && !seat.live) {
-        if (overBudget(seat)) return;
-        const frame = nextFrame(seat.epoch, seat.position);
-        if (frame !== null) {
-          if (!tellSkipped(seat, frame.number - 1) || !send(seat, frame.bytes)) return;
-          seat.position = frame.number;
-        } else if (seat.epoch !== epoch) {
-          // The run was ended by us, in an epoch of its own.
-          if (!beginAgain(seat, 'run_closed')) return;
-        } else if (final !== null) {
-          if (seat.position <= standing()) return drop(seat, 1000, 'done');
-          if (!beginAgain(seat, 'position_unknown')) return;
-        } else if (seat.position < released) {
-          if (!tellSkipped(seat, released)) return;
-        } else if (seat.position === released) {
-          seat.live = true;
-          live++;
-          fullest = Math.max(fullest, seat.viewer.bufferedBytes());
-          seat.viewer.subscribe(topic);
-        } else return; // ahead of everything that was released here: it waits
-      }
+  function takeOffTopic(seat: Seat): void {
+    live--;
+    seat.viewer.unsubscribe(topic);
+    const position = log.released();
+    Object.assign(seat, {
+      live: false,
+      position,
+      cameAt: position,
+      reached: releasedBytes,
+      behindSince: deps.now(),
     });
   }
 
-  /** Something waits, and too much of it; a viewer that takes any of it is not stuck. */
-  function overBudget(seat: Seat): boolean {
-    const waiting = seat.viewer.bufferedBytes();
-    if (waiting <= budgetBytes) {
-      seat.stuckSince = null;
-      return false;
-    }
-    if (seat.stuckSince === null || waiting < seat.waiting) seat.stuckSince = deps.now();
-    seat.waiting = waiting;
-    return true;
-  }
-
-  /** What the viewer has means nothing: everything from 1, in the epoch of now. */
-  function beginAgain(seat: Seat, reason: string): boolean {
-    seat.epoch = epoch;
-    seat.position = 0;
-    return send(seat, ownFrame({ event_type: 'on_reset', data: { epoch, reason } }));
-  }
-
-  function takeOffTopic(seat: Seat): void {
-    seat.live = false;
-    live--;
-    seat.position = released;
-    seat.viewer.unsubscribe(topic);
-  }
-
-  /** The topic drops without a word what has no room: who is over budget leaves it first. */
+  /** The topic drops without a word what has no room: who has too much waiting leaves it first. */
   function keepThoseWithRoom(): void {
     // What waits cannot have grown by more than what was published, so most frames need not ask for it.
-    if (live === 0 || fullest + published <= budgetBytes) return;
+    if (live === 0 || fullest + published <= lagBytes) return;
     fullest = 0;
     published = 0;
     for (const seat of seats) {
       if (!seat.live) continue;
       const waiting = seat.viewer.bufferedBytes();
-      if (waiting > budgetBytes) takeOffTopic(seat);
+      if (waiting > lagBytes) takeOffTopic(seat);
       else fullest = Math.max(fullest, waiting);
     }
   }
@@ -218,137 +161,111 @@ export function createFanOut(deps: FanOutDeps): FanOut {
   function publish(batch: FrameBatch, from: number, to: number): void {
     keepThoseWithRoom();
     if (live > 0) {
+      const before = published;
       for (let index = from; index < to; index++) toTopic(batch.frames[index] as Buffer);
+      releasedBytes += published - before;
+    } else if (seats.size > 0) {
+      for (let index = from; index < to; index++) releasedBytes += (batch.frames[index] as Buffer).length;
     }
     for (let index = to - 1; index >= from; index--) {
       const number = batch.numbers[index] ?? 0;
       if (number === 0) continue;
-      released = number;
+      log.advance(number);
       break;
     }
-    catchUpAll();
+    serveAll();
   }
 
-  function catchUpAll(): void {
-    if (live < seats.size) for (const seat of [...seats]) if (!seat.live) catchUp(seat);
+  function serveAll(): void {
+    if (live < seats.size) for (const seat of [...seats]) if (!seat.live) service.serve(seat);
   }
 
   function announce(frame: Parameters<typeof ownFrame>[0]): void {
     keepThoseWithRoom();
     const text = ownFrame(frame);
     if (live > 0) toTopic(text);
-    for (const seat of [...seats]) if (!seat.live) send(seat, text);
-  }
-
-  /** The newest number that viewers of the present epoch can have. */
-  function standing(): number {
-    return final === null ? released : (final.frames.at(-1)?.number ?? 0);
-  }
-
-  /** Whether every number above `after` is here: the window may keep a state whose neighbours have gone. */
-  function isWhole(after: number): boolean {
-    let reached = after;
-    if (epoch === readEpoch && after < released) {
-      if (after < holeEnd || window.next(after)?.number !== after + 1) return false;
-      reached = released;
-    }
-    for (const { number } of final?.frames ?? []) {
-      if (number <= reached) continue;
-      if (number !== reached + 1) return false;
-      reached = number;
-    }
-    return true;
-  }
-
-  function judge(position: ViewerPosition): { recovery: 'exact' | 'compacted' | 'reset'; after: number } {
-    const { after = 0 } = position;
-    const foreign = position.after !== undefined && (position.epoch ?? deps.firstEpoch) !== epoch;
-    if (foreign || after > standing()) return { recovery: 'reset', after: 0 };
-    return { recovery: isWhole(after) ? 'exact' : 'compacted', after };
+    for (const seat of [...seats]) if (!seat.live) service.send(seat, text);
   }
 
   return {
     publish,
     announce,
     skip(first, last) {
-      holeEnd = last;
       keepThoseWithRoom();
       if (live > 0) {
         toTopic(ownFrame({ event_type: 'on_skipped', data: { first_seq: first, last_seq: last } }));
       }
-      released = last;
-      catchUpAll();
+      log.skip(last);
+      serveAll();
     },
     beginEpoch(next, told) {
-      epoch = next;
-      readEpoch = next;
-      released = 0;
-      holeEnd = 0;
-      window.clear();
+      log.begin(next);
+      const begun = { epoch: next, position: 0, cameAt: 0, reached: releasedBytes, older: [], goneUpTo: 0 };
       // Before it is told: a viewer that drops the telling comes back for all of the new epoch.
-      for (const seat of seats) Object.assign(seat, { epoch, position: 0 });
+      for (const seat of seats) Object.assign(seat, begun);
       if (told !== null) announce(told);
-      catchUpAll();
+      serveAll();
     },
     finish(last) {
       for (const seat of seats) if (seat.live) takeOffTopic(seat);
-      final = last;
-      epoch = last.epoch;
-      if (epoch === readEpoch && released >= standing()) {
-        // The owner gave its end a number under which we have sent something else: only its word counts.
-        readEpoch = '';
-        for (const seat of [...seats]) beginAgain(seat, 'end_contradicts');
-      }
-      for (const seat of [...seats]) catchUp(seat);
+      // The owner gave its end a number under which we have sent something else: only its word counts.
+      if (log.finish(last)) for (const seat of [...seats]) service.beginAgain(seat, 'end_contradicts');
+      serveAll();
     },
-    join(viewer, position, facts, trusted) {
-      const judged = trusted ? { recovery: 'exact' as const, after: position.after ?? 0 } : judge(position);
-      if (position.after !== undefined) deps.onResume(judged.recovery);
-      const seat: Seat = {
-        viewer,
-        epoch,
-        position: judged.after,
-        live: false,
-        stuckSince: null,
-        waiting: 0,
-        gone: false,
-      };
+    missing(position) {
+      const { recovery, after } = log.judge(position, []);
+      const epoch = log.epoch();
+      const upTo = recovery === 'exact' ? 0 : log.missingUpTo(epoch, after);
+      return upTo === 0 ? null : { epoch, after, upTo };
+    },
+    join(viewer, position, facts, trusted, again = null) {
+      const epoch = log.epoch();
+      // The thread may have gone on meanwhile.
+      const older = again?.epoch === epoch ? again.frames : [];
+      const judged: Judged = trusted
+        ? { recovery: 'exact', after: position.after ?? 0 }
+        : log.judge(position, older);
+      const { recovery, after } = judged;
+      if (position.after !== undefined) deps.onResume(recovery);
+      const at = { epoch, position: after, now: deps.now(), released: log.released(), releasedBytes };
+      const seat = createSeat(viewer, at);
+      if (again?.epoch === epoch && again.after === after) takeOlder(seat, again.frames, again.upTo);
       seats.add(seat);
+      const first = Math.min(
+        older[0]?.number ?? Number.POSITIVE_INFINITY,
+        log.next(epoch, after)?.number ?? Number.POSITIVE_INFINITY,
+      );
       const subscribed: OnSubscribedData = {
         ...facts,
         epoch,
-        first_seq:
-          nextFrame(epoch, judged.after)?.number ?? (standing() === 0 && !trusted ? 0 : judged.after + 1),
-        last_seq: trusted ? judged.after : standing(),
-        recovery: judged.recovery,
+        first_seq: Number.isFinite(first) ? first : log.standing() === 0 && !trusted ? 0 : after + 1,
+        last_seq: trusted ? after : log.standing(),
+        recovery,
         trace_id: viewer.traceId,
       };
-      if (send(seat, ownFrame({ event_type: 'on_subscribed', data: subscribed }))) catchUp(seat);
+      if (service.send(seat, ownFrame({ event_type: 'on_subscribed', data: subscribed })))
+        service.serve(seat);
       return {
         drained() {
-          if (!seat.gone && !seat.live) catchUp(seat);
+          if (!seat.gone && !seat.live) service.serve(seat);
         },
         leave: () => leave(seat),
       };
     },
     resetStrays(newest) {
       for (const seat of [...seats]) {
-        if (seat.live || seat.position <= Math.max(released, newest)) continue;
-        if (beginAgain(seat, 'position_unknown')) catchUp(seat);
+        if (seat.live || seat.position <= Math.max(log.released(), newest)) continue;
+        if (service.beginAgain(seat, 'position_unknown')) service.serve(seat);
       }
     },
     sweep(now) {
-      for (const seat of [...seats]) {
-        if (seat.stuckSince === null) continue;
-        if (!overBudget(seat)) catchUp(seat);
-        else if (now - seat.stuckSince > deps.stuckMs) slow(seat);
-      }
+      for (const seat of [...seats]) service.sweep(seat, now);
     },
     closeAll(code, reason) {
-      for (const seat of [...seats]) drop(seat, code, reason);
+      for (const seat of [...seats]) service.drop(seat, code, reason);
     },
-    epoch: () => epoch,
-    lastReleased: () => released,
+    epoch: log.epoch,
+    lastReleased: log.released,
     viewers: () => [...seats].map((seat) => seat.viewer),
     size: () => seats.size,
   };

@@ -24,6 +24,8 @@ export interface ReplayWindow {
   next(after: number): NumberedFrame | null;
   /** The newest state update, kept when its frame has gone from the window. */
   newestState(): NumberedFrame | null;
+  /** The highest number that was here and has gone for lack of room; 0 where none has. */
+  lostUpTo(): number;
   /** Forgets everything: another epoch begins. */
   clear(): void;
   /** As clear, and the window takes no part in the budget any more. */
@@ -59,6 +61,7 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   let places = new Uint32Array(32 * 3);
   let head = 0;
   let count = 0;
+  let lost = 0;
   let state: NumberedFrame | null = null;
   let closed = false;
   budget.windows++;
@@ -87,6 +90,7 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
     held -= dropped.bytes.length;
     budget.usedBytes -= dropped.bytes.length;
     while (count > 0 && places[head * 3] === firstSegment) {
+      lost = numbers[head] ?? lost;
       head = (head + 1) % numbers.length;
       count--;
     }
@@ -191,12 +195,14 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
     held = 0;
     head = 0;
     count = 0;
+    lost = 0;
   }
 
   return {
     append,
     next,
     newestState: () => state,
+    lostUpTo: () => lost,
     clear,
     close() {
       if (closed) return;

@@ -10,20 +10,23 @@
  * the decoder and the publish.
  */
 import { defer, type Observable, tap } from 'rxjs';
-import { createFanOut, type FanOut, type LastFrames } from './fan-out.js';
+import { createFanOut, type FanOut, type FanOutDeps } from './fan-out.js';
 import { type FrameBatch, FrameKind } from './frame-batch.js';
 import type { FrameCounts } from './frame-counts.js';
 import { createLifecycleEvents } from './lifecycle-events.js';
 import { createNewestFiles, type NewestFiles } from './newest-files.js';
 import { createNumbering, type Numbering } from './number-frames.js';
+import type { OlderFrames } from './older-frames.js';
 import { reconnecting } from './reconnect.js';
-import { createReplayWindow, type WindowBudget } from './replay-window.js';
+import type { LastFrames } from './released-log.js';
+import { createReplayWindow, type NumberedFrame, type WindowBudget } from './replay-window.js';
 import type { DeepAgentsRuntimeClient } from './runtime-client.js';
 import type { RuntimeFrames } from './runtime-socket.js';
 import type { LifecycleFact, StreamSignal } from './stream-signals.js';
 import type { Publish } from './viewer.js';
 
-export interface ThreadPipelineDeps {
+export interface ThreadPipelineDeps
+  extends Pick<FanOutDeps, 'onResume' | 'onStep' | 'onMerged' | 'onLeftOut'> {
   threadId: string;
   firstEpoch: string;
   epoch: string;
@@ -32,6 +35,8 @@ export interface ThreadPipelineDeps {
   runtimeFrames: RuntimeFrames;
   client: Pick<DeepAgentsRuntimeClient, 'getState'>;
   windowBudget: WindowBudget;
+  /** Where frames are that have left the window. */
+  older: OlderFrames | null;
   publish: Publish;
   viewerBudgetBytes: number;
   viewerStuckMs: number;
@@ -40,8 +45,6 @@ export interface ThreadPipelineDeps {
   sleep: (milliseconds: number) => Promise<void>;
   now: () => number;
   randomEpoch: () => string;
-  onResume: (recovery: 'exact' | 'compacted' | 'reset') => void;
-  onSlowClose: () => void;
 }
 
 /** One attempt as the runtime knows it. */
@@ -55,6 +58,7 @@ export interface ThreadPipeline {
   /** Reads one attempt until it has ended; unsubscribing ends the connection. */
   read(run: RunToRead): Observable<LifecycleFact>;
   fanOut: FanOut;
+  older: OlderFrames | null;
   newestFiles: NewestFiles;
   /** Reads of the socket that brought frames, ever: it stands still when the run does. */
   reads(): number;
@@ -62,14 +66,23 @@ export interface ThreadPipeline {
   damaged(): boolean;
   /** Whether this replica has heard of the present attempt's log. */
   known(): boolean;
+  /**
+   * The frames behind `after` that the window holds, up to the one that makes them `bytes` or more. Good until the next
+   * frame comes, or the pipeline is closed.
+   */
+  held(after: number, bytes: number): NumberedFrame[];
   /** Hands a viewer's message to the run; false where no connection is open. */
   send(message: Buffer | string): boolean;
+  /** A frame of the present attempt's log, copied: from the window, else from the runtime; null where neither has it. */
+  readAgain(number: number): Promise<Buffer | null>;
   /** Another attempt begins: epoch `<attempt>.1` until the runtime says otherwise. */
   beginAttempt(attempt: number, announcement: Parameters<FanOut['announce']>[0]): void;
   finish(last: LastFrames): void;
   finished(): boolean;
   close(): void;
 }
+
+/** The longest wait for one frame of a log that is read again. */
 
 export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   const window = createReplayWindow(deps.windowBudget);
@@ -79,12 +92,15 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     firstEpoch: deps.firstEpoch,
     epoch: deps.epoch,
     window,
+    older: deps.older,
     publish: deps.publish,
     budgetBytes: deps.viewerBudgetBytes,
     stuckMs: deps.viewerStuckMs,
     now: deps.now,
     onResume: deps.onResume,
-    onSlowClose: deps.onSlowClose,
+    onStep: deps.onStep,
+    onMerged: deps.onMerged,
+    onLeftOut: deps.onLeftOut,
   });
   let reads = 0;
   let hurt = false;
@@ -208,13 +224,33 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     });
   }
 
+  function held(after: number, bytes: number): NumberedFrame[] {
+    const frames: NumberedFrame[] = [];
+    let size = 0;
+    for (let next = window.next(after); next !== null && size < bytes; next = window.next(next.number)) {
+      frames.push(next);
+      size += next.bytes.length;
+    }
+    return frames;
+  }
+
+  async function readAgain(number: number): Promise<Buffer | null> {
+    const kept = window.newestState()?.number === number ? window.newestState() : window.next(number - 1);
+    if (kept?.number === number) return Buffer.from(kept.bytes);
+    const [read] = (await deps.older?.read(fanOut.epoch(), number - 1, number)) ?? [];
+    return read === undefined ? null : Buffer.from(read.bytes);
+  }
+
   return {
     read,
+    readAgain,
     fanOut,
+    older: deps.older,
     newestFiles,
     reads: () => reads,
     damaged: () => hurt,
     known: () => known,
+    held,
     send: (message) => sendToRun?.(message) ?? false,
     beginAttempt(attempt, announcement) {
       newestFiles.clear();

@@ -50,6 +50,15 @@ export function createMetrics(options: { processMetrics?: boolean; onError?: (er
       'event_type',
     ]),
     websocketFramesMergedTotal: counter('websocket_frames_merged_total', 'Frames merged for slow viewers'),
+    websocketFramesLeftOutTotal: counter(
+      'websocket_frames_left_out_total',
+      'Frames left out for slow viewers, told by on_skipped',
+    ),
+    websocketSlowStepsTotal: counter(
+      'websocket_slow_steps_total',
+      'Viewers that went to this step of the ladder: merged, states, and back to full',
+      ['step'],
+    ),
     websocketSlowClosesTotal: counter('websocket_slow_closes_total', 'Viewers closed with 4408'),
     websocketClosesTotal: counter('websocket_closes_total', 'Closed sockets of viewers', ['code']),
     streamResumesTotal: counter('stream_resumes_total', 'Answered positions', ['recovery']),
@@ -77,6 +86,8 @@ export function createMetrics(options: { processMetrics?: boolean; onError?: (er
     ),
     /** Read at scrape time. */
     outboxPending: gauge('outbox_pending', 'Clean-ups that the runtime has not confirmed'),
+    /** Read at scrape time. */
+    transcriptsIncomplete: gauge('transcripts_incomplete', 'Ended runs whose frames are still being stored'),
     threadsTakenOverTotal: counter('threads_taken_over_total', 'Threads taken over from dead replicas'),
     httpRequestsTotal: counter('http_requests_total', 'Answered requests', ['method', 'route', 'status']),
     httpRequestDurationSeconds: histogram(

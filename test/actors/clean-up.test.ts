@@ -63,7 +63,7 @@ t.test('what is not confirmed is put off, longer with each try, and loses its cl
   t.match(await left(), [{ tries: 1, waits: true, claimedBy: null }]);
   await cleanUp.deliver();
   t.equal(asked.length, 1, 'it is not due yet');
-  await pool.query(sql.type(z.object({}))`UPDATE outbox SET due_at = now()`);
+  await pool.query(sql.type(z.object({}))`UPDATE outbox SET due_at = now() - interval '1 second'`);
   script.answer = async () => 'confirmed';
   await cleanUp.deliver();
   t.strictSame(await left(), []);
@@ -113,7 +113,7 @@ t.test('a replica that dies between claim and answer leaves the clean-up to othe
     [{ tries: 1, waits: true, claimedBy: 'node-1' }],
     'claimed for the time of its lease',
   );
-  await pool.query(sql.type(z.object({}))`UPDATE outbox SET due_at = now()`);
+  await pool.query(sql.type(z.object({}))`UPDATE outbox SET due_at = now() - interval '1 second'`);
   script.answer = async () => 'confirmed';
   await cleanUp.deliver();
   t.strictSame(await left(), []);

@@ -3,16 +3,21 @@ import t from 'tap';
 import { type SettleDeps, settleRun } from '../../src/actors/settle-run.js';
 import type { JournalOutcome } from '../../src/actors/transition-journal.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
-import type { LastFrames } from '../../src/streams/fan-out.js';
+import type { LastFrames } from '../../src/streams/released-log.js';
 
 const files = { '/a.md': { content: ['two'] } };
 const stateBytes = Buffer.from(JSON.stringify({ seq: 4, event_type: 'on_state_update', data: { files } }));
 const row = (status: ThreadRow['status']) => ({ status }) as ThreadRow;
 
 /** The commits come to these outcomes, one after the other; what viewers are told is written down. */
-function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) {
+function bench(
+  outcomes: JournalOutcome[],
+  overrides: Partial<SettleDeps> = {},
+  held = [1, 2, 3, 4].map((number) => ({ number, bytes: stateBytes })),
+) {
   const told: LastFrames[] = [];
   const committed: unknown[] = [];
+  const lacking: unknown[] = [];
   let appended = 0;
   const deps = {
     db: {} as CommonQueryMethods,
@@ -21,6 +26,7 @@ function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) 
       fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
       newestFiles: { frame: () => ({ number: 4, bytes: stateBytes }), files: () => files },
       damaged: () => false,
+      held: (after: number) => (after < 4 ? held : []),
       finish: (last: LastFrames) => told.push(last),
     },
     proposalId: 'p',
@@ -34,12 +40,13 @@ function bench(outcomes: JournalOutcome[], overrides: Partial<SettleDeps> = {}) 
     mayAskAgain: () => false,
     allowed: { fileBytes: 100, files: 10 },
     onCommitted: (...what: unknown[]) => committed.push(what),
+    onTranscriptLacking: (...what: unknown[]) => lacking.push(what),
     ...overrides,
   };
-  return { deps: deps as unknown as SettleDeps, told, committed, appended: () => appended };
+  return { deps: deps as unknown as SettleDeps, told, committed, lacking, appended: () => appended };
 }
 
-t.test('content that PostgreSQL refuses fails the run without it', async (t) => {
+t.test('content that PostgreSQL refuses fails the run without it (rule 2)', async (t) => {
   const { deps, told, committed } = bench([
     { kind: 'refused', error: new Error('22P05') },
     { kind: 'committed' },
@@ -86,6 +93,7 @@ t.test(
       fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
       newestFiles: { frame: () => null, files: () => null },
       damaged: () => false,
+      held: () => [],
       finish: () => undefined,
     } as unknown as SettleDeps['pipeline'];
     const running = { thread_id: 't', status: 'running' as const, result: null, generated_files: null };
@@ -112,3 +120,51 @@ t.test(
     t.equal(asked, 50, 'away is not failed: only the deadline ends it');
   },
 );
+
+t.test('only a transcript that lacks frames is completed after the commit, and only after one', async (t) => {
+  const late = [3, 4].map((number) => ({ number, bytes: stateBytes }));
+  const error = { code: 'x', message: 'y', retryable: false };
+  const cases: [string, Parameters<typeof bench>, unknown[]][] = [
+    ['whole', [[{ kind: 'committed' }]], []],
+    ['without its beginning', [[{ kind: 'committed' }], {}, late], [['1.1', 4]]],
+    ['not committed', [[{ kind: 'aborted' }], {}, late], []],
+  ];
+  for (const [name, given, expected] of cases) {
+    const completes = bench(...given);
+    await settleRun(completes.deps, { kind: 'completed' });
+    t.strictSame(completes.lacking, expected, name);
+    const fails = bench(...given);
+    await settleRun(fails.deps, { kind: 'failed', error, byRuntime: true });
+    t.strictSame(fails.lacking, expected, `${name}, failed`);
+  }
+  const closed = bench([{ kind: 'committed' }], {}, late);
+  await settleRun(closed.deps, { kind: 'failed', error, byRuntime: false });
+  t.strictSame(closed.lacking, [], 'an epoch of ours has none');
+});
+
+t.test('commits that wait for PostgreSQL hold no frames of the transcript (rule 17)', async (t) => {
+  const fence = { proposalId: 'p', generation: 1, version: 1, transitionId: 't' };
+  for (const verdict of [
+    { kind: 'completed' as const },
+    { kind: 'failed' as const, error: { code: 'x', message: 'y', retryable: false }, byRuntime: true },
+  ]) {
+    const buffers: number[] = [];
+    const { deps, lacking } = bench([], {
+      db: {
+        maybeOne: async ({ values }: { values: unknown[] }) =>
+          void buffers.push(values.filter((value) => Buffer.isBuffer(value)).length),
+      } as unknown as CommonQueryMethods,
+      journal: {
+        async append(commit: (given: typeof fence) => Promise<unknown>) {
+          await commit(fence);
+          t.strictSame(buffers, [2], 'the last frames and the transcript');
+          await commit(fence);
+          return { kind: 'committed' };
+        },
+      } as unknown as SettleDeps['journal'],
+    });
+    await settleRun(deps, verdict);
+    t.strictSame(buffers, [2, 1], 'the last frames alone');
+    t.strictSame(lacking, [['1.1', 4]], 'the rest follows the commit');
+  }
+});

@@ -78,7 +78,7 @@ t.test('commits follow one another, each on the version of the one before', asyn
   t.match(await now(), { version: 4, phase: 'streaming' });
 });
 
-t.test('a commit whose answer was lost is found by its id and not made again', async (t) => {
+t.test('a commit whose answer was lost is found by its id and not made again (rule 2)', async (t) => {
   const { gate, db } = await behindGate(t);
   const { journal, phase, tries, now } = await bench(t, db);
   await readThread(db, { threadId: randomUUID() });
@@ -108,24 +108,27 @@ t.test(
   },
 );
 
-t.test('with the database away commits wait, and are made in their order when it is back', async (t) => {
-  const { gate, db } = await behindGate(t);
-  const { row, journal, phase } = await bench(t, db);
-  gate.shut();
-  const order: number[] = [];
-  const commits = (['streaming', 'reconnecting', 'streaming'] as const).map((to, index) =>
-    journal.append(phase(to)).then((outcome) => {
-      order.push(index);
-      return outcome;
-    }),
-  );
-  await wait(100);
-  t.strictSame(order, []);
-  await gate.open();
-  t.strictSame(await Promise.all(commits), Array(3).fill({ kind: 'committed' }));
-  t.strictSame(order, [0, 1, 2]);
-  t.match(await readThread(pool, { proposalId: row.proposalId }), { version: 4, phase: 'streaming' });
-});
+t.test(
+  'with the database away commits wait, and are made in their order when it is back (rule 17)',
+  async (t) => {
+    const { gate, db } = await behindGate(t);
+    const { row, journal, phase } = await bench(t, db);
+    gate.shut();
+    const order: number[] = [];
+    const commits = (['streaming', 'reconnecting', 'streaming'] as const).map((to, index) =>
+      journal.append(phase(to)).then((outcome) => {
+        order.push(index);
+        return outcome;
+      }),
+    );
+    await wait(100);
+    t.strictSame(order, []);
+    await gate.open();
+    t.strictSame(await Promise.all(commits), Array(3).fill({ kind: 'committed' }));
+    t.strictSame(order, [0, 1, 2]);
+    t.match(await readThread(pool, { proposalId: row.proposalId }), { version: 4, phase: 'streaming' });
+  },
+);
 
 t.test('where the row has moved the commit is asked for again, or given up', async (t) => {
   const going = await bench(t);

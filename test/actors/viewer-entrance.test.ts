@@ -24,7 +24,9 @@ function entrance(passes: (now: number) => void = () => undefined) {
   const pipeline = {
     known: () => thread.known,
     finished: () => thread.finished,
+    older: null,
     fanOut: {
+      missing: () => null,
       epoch: () => thread.epoch,
       lastReleased: () => thread.released,
       join(_viewer: Viewer, position: ViewerPosition, _facts: unknown, trusted: boolean) {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { z } from 'zod';
+import { createOwnConnection } from '../../src/db/own-connection.js';
 import {
   createPool,
   DatabaseTimeout,
@@ -29,21 +30,24 @@ const kindOf = (error: unknown) => ({
   unavailable: isUnavailable(error),
 });
 
-t.test('every connection has the timeouts that keep a stopped owner from holding locks', async (t) => {
-  const setting = z.object({ name: z.string(), setting: z.string() });
-  const rows = await pool.any(named('settings', setting)`
+t.test(
+  'every connection has the timeouts that keep a stopped owner from holding locks (rule 1)',
+  async (t) => {
+    const setting = z.object({ name: z.string(), setting: z.string() });
+    const rows = await pool.any(named('settings', setting)`
     SELECT name, setting FROM pg_settings
     WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout', 'synchronous_commit',
                    'TimeZone', 'application_name')`);
-  t.same(Object.fromEntries(rows.map((row) => [row.name, row.setting])), {
-    lock_timeout: '3000',
-    statement_timeout: '10000',
-    idle_in_transaction_session_timeout: '2000',
-    synchronous_commit: 'on',
-    TimeZone: 'UTC',
-    application_name: 'test',
-  });
-});
+    t.same(Object.fromEntries(rows.map((row) => [row.name, row.setting])), {
+      lock_timeout: '3000',
+      statement_timeout: '10000',
+      idle_in_transaction_session_timeout: '2000',
+      synchronous_commit: 'on',
+      TimeZone: 'UTC',
+      application_name: 'test',
+    });
+  },
+);
 
 t.test(
   'times are RFC 3339 in UTC, counts are numbers, and rows that break their schema are refused',
@@ -60,13 +64,39 @@ t.test(
   },
 );
 
+t.test(
+  'a connection of its own has the same timeouts, and a statement that hangs costs it nothing else',
+  async (t) => {
+    const settings: unknown[] = [];
+    let connects = 0;
+    const connection = createOwnConnection({
+      url,
+      applicationName: 'own',
+      answerMs: 50,
+      onConnected: async (client) => {
+        connects++;
+        const { rows } = await client.query(`
+        SELECT name, setting FROM pg_settings
+        WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout') ORDER BY name`);
+        settings.push(rows.map(({ setting }) => setting));
+        if (connects === 1) {
+          await client.query('SELECT pg_sleep(5)').catch((error: Error) => connection.renew(error));
+        }
+      },
+    });
+    for (let tries = 0; connects < 2 && tries < 200; tries++) await sleep(10);
+    await connection.stop();
+    t.strictSame(settings.slice(0, 2), Array(2).fill(['2000', '3000', '10000']));
+  },
+);
+
 t.test('the duration of each named statement is told, failed ones too', async (t) => {
-  const heard: [string, number][] = [];
+  const heard: [string, number, string | null][] = [];
   const timed = await createPool({
     url,
     maximumPoolSize: 1,
     applicationName: 'timed',
-    onQuery: (name, seconds) => heard.push([name, seconds]),
+    onQuery: (name, seconds, error) => heard.push([name, seconds, error?.message ?? null]),
   });
   const none = z.object({});
   await timed.query(named('good_one', none)`SELECT 1`);
@@ -77,6 +107,10 @@ t.test('the duration of each named statement is told, failed ones too', async (t
     ['probe', 'good_one', 'bad_one'],
   );
   t.ok(heard.every(([, seconds]) => seconds > 0 && seconds < 5));
+  t.match(
+    heard.map(([, , fault]) => fault),
+    [null, null, /zero/],
+  );
   t.equal(nameOf('BEGIN'), 'other');
 });
 

@@ -50,6 +50,12 @@ await pool.query(named('fill_tickets', noRow)`
 await pool.query(named('fill_keys', noRow)`
   INSERT INTO idempotency_keys (user_id, route, key, body_hash, holder, proposal_id)
   SELECT created_by_user_id, 'r', id::text, 'h', id, id FROM proposals LIMIT 5000`);
+await pool.query(named('fill_transcripts', noRow)`
+  INSERT INTO transcripts (proposal_id, attempt, epoch, first_seq, last_seq, bytes, frames)
+  SELECT id, 1, '1.1', 1, 9, 9, '' FROM proposals WHERE status = 'resolved'`);
+await pool.query(named('let_lack', noRow)`
+  UPDATE proposals SET transcript_due_at = now() WHERE id IN (
+    SELECT id FROM proposals WHERE status = 'resolved' LIMIT 20)`);
 await pool.query(named('analyze', noRow)`ANALYZE`);
 
 const some = await pool.one(named(
@@ -105,6 +111,8 @@ const { findWorkflow, listWorkflows, lockWorkflow } = await import('../../src/db
 const { claimDue, confirm, confirmJob } = await import('../../src/db/outbox.js');
 const { purgeTickets, redeemTicket } = await import('../../src/db/tickets.js');
 const { answerProposalKey, beginKey, finishKey } = await import('../../src/db/idempotency.js');
+const { addTranscriptPart, claimTranscript, finishTranscript, listTranscriptParts, readTranscriptPart } =
+  await import('../../src/db/transcripts.js');
 const { listTransitions } = await import('../../src/db/audit.js');
 
 const fence = { proposalId: some.id, generation: 1, version: 1, transitionId: randomUUID() };
@@ -117,6 +125,7 @@ const failure = {
   finalEpoch: null,
 };
 const lastFrames = { epoch: '1.1', frames: [] };
+const part = { firstSeq: 1, lastSeq: 2, bytes: 1, packed: Buffer.from('x') };
 const cursor = { createdAt: new Date().toISOString(), id: some.id };
 const key = { userId: 'user-1', route: 'r', key: 'k', bodyHash: 'h', id: some.id };
 
@@ -156,6 +165,11 @@ const hot: Record<string, (db: never) => Promise<unknown>> = {
   answerProposalKey: (db) => answerProposalKey(db, { proposalId: some.id }),
   beginKey: (db) => beginKey(db, key),
   finishKey: (db) => finishKey(db, { ...key, status: 200, body: {} }),
+  addTranscriptPart: (db) => addTranscriptPart(db, { ...fence, part, keepFrom: 1 }),
+  finishTranscript: (db) => finishTranscript(db, fence),
+  claimTranscript: (db) => claimTranscript(db),
+  listTranscriptParts: (db) => listTranscriptParts(db, { proposalId: some.id, epoch: '1.1' }),
+  readTranscriptPart: (db) => readTranscriptPart(db, { proposalId: some.id, epoch: '1.1', after: 5 }),
   listTransitions: (db) => listTransitions(db, { proposalId: some.id }),
 };
 

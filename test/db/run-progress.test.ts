@@ -57,7 +57,7 @@ t.test('a phase is committed with what the runtime said, and can be looked up', 
   t.match(await readThread(pool, row), { phase: 'finalizing', runtimeThreadId: 'rt-1' }, 'and it stays');
 });
 
-t.test('a stale version, a stale generation or a repeated commit touches nothing', async (t) => {
+t.test('a stale version, a stale generation or a repeated commit touches nothing (rule 1)', async (t) => {
   const row = await seedProposal(pool, await seedWorkflow(pool));
   const fence = fenceOf(row);
   t.equal(await commitPhase(pool, { ...fence, version: 9 }, opened), null);
@@ -72,7 +72,7 @@ t.test('a stale version, a stale generation or a repeated commit touches nothing
   t.equal((await listTransitions(pool, row)).length, 2);
 });
 
-t.test('completion stores files, last frames byte for byte, and frees the thread', async (t) => {
+t.test('completion stores files, last frames byte for byte, and frees the thread (rule 3)', async (t) => {
   const workflow = await seedWorkflow(pool);
   const row = await seedProposal(pool, workflow);
   t.equal(await readLastFrames(pool, row), null);
@@ -100,7 +100,7 @@ t.test('completion stores files, last frames byte for byte, and frees the thread
   t.equal(await commitFailed(pool, { ...fenceOf(row), version: 2 }, failure), null, 'what ended has ended');
 });
 
-t.test('a cancel that was committed first wins over the completion', async (t) => {
+t.test('a cancel that was committed first wins over the completion (rule 4)', async (t) => {
   const workflow = await seedWorkflow(pool);
   const row = await seedProposal(pool, workflow);
   t.equal(await requestCancel(pool, { ...workflow, proposalId: row.proposalId }), 'ok');

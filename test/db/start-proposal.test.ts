@@ -122,32 +122,38 @@ t.test('a key starts one proposal, however many ask at once', async (t) => {
   t.equal((await listProposals(pool, { ...workflow, limit: 10, cursor: null })).length, 1);
 });
 
-t.test('a repeat is in flight, then answered from the row; another body is a mismatch', async (t) => {
-  const workflow = await seedWorkflow(pool);
-  const first = inputFor(workflow, 'key-1');
-  t.match(await startProposal(pool, first), { kind: 'ok' });
-  t.same(await startProposal(pool, inputFor(workflow, 'key-1')), { kind: 'in_flight' });
-  t.same(await startProposal(pool, inputFor(workflow, 'key-1', 'other')), { kind: 'mismatch' });
-  await answerProposalKey(pool, first);
-  t.match(await startProposal(pool, inputFor(workflow, 'key-1')), {
-    kind: 'replay',
-    row: { proposalId: first.proposalId, threadId: first.threadId },
-  });
-});
+t.test(
+  'a repeat is in flight, then answered from the row; another body is a mismatch (rule 8)',
+  async (t) => {
+    const workflow = await seedWorkflow(pool);
+    const first = inputFor(workflow, 'key-1');
+    t.match(await startProposal(pool, first), { kind: 'ok' });
+    t.same(await startProposal(pool, inputFor(workflow, 'key-1')), { kind: 'in_flight' });
+    t.same(await startProposal(pool, inputFor(workflow, 'key-1', 'other')), { kind: 'mismatch' });
+    await answerProposalKey(pool, first);
+    t.match(await startProposal(pool, inputFor(workflow, 'key-1')), {
+      kind: 'replay',
+      row: { proposalId: first.proposalId, threadId: first.threadId },
+    });
+  },
+);
 
-t.test('10 s after the key was written a repeat is answered, whatever became of the first', async (t) => {
-  const workflow = await seedWorkflow(pool);
-  const first = inputFor(workflow, 'key-2');
-  await startProposal(pool, first);
-  await pool.query(named('age', noRow)`
+t.test(
+  '10 s after the key was written a repeat is answered, whatever became of the first (rule 8)',
+  async (t) => {
+    const workflow = await seedWorkflow(pool);
+    const first = inputFor(workflow, 'key-2');
+    await startProposal(pool, first);
+    await pool.query(named('age', noRow)`
     UPDATE idempotency_keys SET created_at = now() - interval '11 seconds' WHERE key = 'key-2'`);
-  t.match(await startProposal(pool, inputFor(workflow, 'key-2')), {
-    kind: 'replay',
-    row: { proposalId: first.proposalId },
-  });
-});
+    t.match(await startProposal(pool, inputFor(workflow, 'key-2')), {
+      kind: 'replay',
+      row: { proposalId: first.proposalId },
+    });
+  },
+);
 
-t.test('a refused start fails the row and frees the key in one statement', async (t) => {
+t.test('a refused start fails the row and frees the key in one statement (rule 8)', async (t) => {
   const workflow = await seedWorkflow(pool);
   const first = inputFor(workflow, 'key-3');
   await startProposal(pool, first);

@@ -9,7 +9,9 @@ import { createClient, startRefinement, testSecret, untilStatus } from '../suppo
 t.test('kill -9 of the orchestrator in the middle of a run loses nothing', async (t) => {
   const { url: databaseUrl } = await createTestDatabase(t);
   const runtime = await createRealRuntime(t);
-  const parts = { databaseUrl, runtimeUrl: runtime.url, secret: testSecret };
+  // A window with room for a few frames: what is behind it is read from the runtime, and then from the transcript.
+  const more = { WINDOW_THREAD_BYTES: '4096' };
+  const parts = { databaseUrl, runtimeUrl: runtime.url, secret: testSecret, more };
   const first = await startOrchestrator(t, parts);
   const before = createClient(t, first.url);
   const wish = 'Add web search capability to the GreetingAgent [[slow:15]]';
@@ -32,6 +34,10 @@ t.test('kill -9 of the orchestrator in the middle of a run loses nothing', async
   );
   const proposal = await untilStatus(after, proposalId, 'completed');
   t.match(proposal, { attempt: 1 });
+  const late = await after.watch('ann', threadId, { after: 2, epoch: '1.1' });
+  await late.closed;
+  t.match(late.frames[0], { data: { recovery: 'exact', first_seq: 3 } });
+  t.strictSame(late.numbers(), numbers.slice(2), 'and so has one that comes back after the end');
   t.match(proposal.generated_files['/definition.json'].content.join('\n'), /web_search/);
   const { body: audit } = await after.call('ann', 'GET', `/api/proposals/${proposalId}/audit`);
   t.ok(

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import t from 'tap';
 import { coverageOf } from '../../scripts/suite/coverage.js';
+import { groupTests } from '../../scripts/suite/groups.js';
 import { endLeftovers, findLeftovers, markerName } from '../../scripts/suite/leftovers.js';
 import { countResults } from '../../scripts/suite/results.js';
 
@@ -83,4 +84,31 @@ t.test('preparing a clone that is ready takes no time and says nothing', async (
   t.equal(installReason?.(), undefined);
   isBuilt?.();
   t.ok(performance.now() - started < 300);
+});
+
+t.test('test files of one folder share processes, each file in one of them', async (t) => {
+  const folder = path.join(t.testdir({}), 'grouped');
+  fs.mkdirSync(folder);
+  fs.writeFileSync(path.join(folder, 'of-an-earlier-run.test.js'), '');
+  const files = [
+    'dist/test/http/a.test.js',
+    ...Array.from({ length: 7 }, (_, index) => `dist/test/http/${index}.test.js`),
+    'dist/test/e2e/one.test.js',
+    'dist/test/e2e/two.test.js',
+    'dist/test/alone.test.js',
+  ];
+  const groups = groupTests(files, folder);
+  const alone = groups.filter((group) => !group.startsWith(folder));
+  t.strictSame(alone, ['dist/test/e2e/one.test.js', 'dist/test/e2e/two.test.js', 'dist/test/alone.test.js']);
+  const written = fs.readdirSync(folder);
+  t.strictSame(
+    written.map((name) => path.join(folder, name)),
+    groups.filter((group) => !alone.includes(group)),
+  );
+  const imported = written.flatMap((name) =>
+    [...fs.readFileSync(path.join(folder, name), 'utf8').matchAll(/import\('(.+)'\)/g)].map(([, file = '']) =>
+      path.relative(process.cwd(), path.resolve(folder, file)),
+    ),
+  );
+  t.strictSame([...imported, ...alone].sort(), [...files].sort());
 });

@@ -2,7 +2,9 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type { CommonQueryMethods } from 'slonik';
 import t from 'tap';
 import { DatabaseTimeout } from '../../src/db/pool.js';
+import { createPulse } from '../../src/db/pulse.js';
 import { createBulkhead } from '../../src/http/bulkhead.js';
+import { createDatabaseGate } from '../../src/http/database-gate.js';
 import { createApi } from '../support/api.js';
 
 /** A pool in which every statement ends like this. */
@@ -92,4 +94,101 @@ t.test('a bulkhead lets so many run, so many wait, and refuses the rest', async 
   t.match(results[3], { reason: { code: 'overloaded' } });
   t.equal(most, 2);
   t.equal(await work(), 'done');
+});
+
+t.test('whoever leaves while it waits for a place never runs', async (t) => {
+  const bulkhead = createBulkhead({ width: 1, queue: 2 });
+  let end = () => {};
+  const first = bulkhead(() => new Promise<void>((resolve) => (end = resolve)));
+  const left = new AbortController();
+  const ran: string[] = [];
+  const second = bulkhead(async () => void ran.push('second'), left.signal);
+  const third = bulkhead(async () => void ran.push('third'));
+  left.abort(new Error('left'));
+  await t.rejects(second, { message: 'left' });
+  end();
+  await Promise.all([first, third]);
+  t.strictSame(ran, ['third']);
+});
+
+/** A gate on a PostgreSQL that says what the test wants, on a clock of its own. */
+const gated = (options: { deadlineMs?: number; width?: number } = {}) => {
+  const says = { silentMs: 0, isIdle: false, now: 0 };
+  const gate = createDatabaseGate({
+    bulkhead: createBulkhead({ width: options.width ?? 1, queue: 10 }),
+    deadlineMs: options.deadlineMs ?? 10_000,
+    pulse: { silentMs: () => says.silentMs, isIdle: () => says.isIdle },
+    now: () => says.now,
+  });
+  return { says, gate };
+};
+const never = () => new Promise<never>(() => undefined);
+
+t.test('where nobody is answered nobody else is made to wait, and those who wait are let go', async (t) => {
+  const { says, gate } = gated();
+  let asked = 0;
+  const waits = gate(never);
+  const queues = gate(async () => void asked++);
+  says.silentMs = 2_000;
+  await t.rejects(gate(never), { code: 'database_unavailable', message: /nothing was changed/ });
+  await t.rejects(waits, { code: 'database_unavailable', message: /not known whether/ });
+  await t.rejects(queues, { code: 'database_unavailable' });
+  t.equal(asked, 0, 'what nobody waits for any more is not done');
+});
+
+t.test('while nothing is under way one in a second tries whether PostgreSQL is back', async (t) => {
+  const { says, gate } = gated({ width: 5 });
+  Object.assign(says, { silentMs: 5_000, isIdle: true });
+  t.equal(await gate(async () => 'tried'), 'tried');
+  await t.rejects(
+    gate(async () => 'not tried'),
+    { code: 'database_unavailable' },
+  );
+  says.now = 1_000;
+  t.equal(await gate(async () => 'tried'), 'tried');
+  says.isIdle = false;
+  says.now = 5_000;
+  await t.rejects(
+    gate(async () => 'what is under way finds out'),
+    { code: 'database_unavailable' },
+  );
+});
+
+t.test('a place is given back when the work has ended, not when its caller was let go', async (t) => {
+  const { gate, says } = gated({ deadlineMs: 20 });
+  let end = () => {};
+  const first = gate(() => new Promise<void>((resolve) => (end = resolve)));
+  says.now = 20;
+  await t.rejects(first, { code: 'database_unavailable' });
+  let ran = false;
+  const second = gate(async () => {
+    ran = true;
+  });
+  await wait(5);
+  t.notOk(ran, 'the connection of the first is still taken');
+  end();
+  await second;
+  t.ok(ran);
+});
+
+t.test('silence is counted only where something waits, and any answer ends it', async (t) => {
+  const pulse = createPulse();
+  t.teardown(pulse.stop);
+  t.equal(pulse.isIdle(), true);
+  const first = pulse.sent();
+  const second = pulse.sent();
+  t.equal(pulse.isIdle(), false);
+  await wait(700);
+  t.ok(pulse.silentMs() >= 250);
+  first(true);
+  t.equal(pulse.silentMs(), 0);
+  await wait(700);
+  t.ok(pulse.silentMs() >= 250, 'the other one still waits');
+  second(false);
+  t.ok(pulse.silentMs() >= 250, 'a wait that was given up is no answer');
+  t.equal(pulse.isIdle(), true);
+  pulse.sent()(true);
+  t.equal(pulse.silentMs(), 0);
+  await wait(300);
+  t.equal(pulse.silentMs(), 0);
 });

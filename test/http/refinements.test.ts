@@ -67,7 +67,7 @@ t.test(
 );
 
 t.test(
-  'while the circuit is open a refinement is 503 with the time to wait, and nothing is written',
+  'while the circuit is open a refinement is 503 with the time to wait, and nothing is written (rule 8)',
   async (t) => {
     const api = await createApi(t);
     const workflowId = await makeWorkflow(api);

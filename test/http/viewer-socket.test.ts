@@ -132,7 +132,7 @@ t.test(
 );
 
 t.test(
-  'a ticket is used once, for its thread, by whoever holds it, and never longer than the token behind it',
+  'a ticket is used once, for its thread, by whoever holds it, and never longer than the token behind it (rule 19)',
   async (t) => {
     const api = await createApi(t);
     const { threadId } = await refinement(api);
@@ -468,3 +468,21 @@ t.test('a client that goes away while it is judged leaves nothing behind', async
   await until(() => api.server.viewers() === 0);
   (await opened(api, path, { headers })).socket.terminate();
 });
+
+t.test(
+  'a ticket is worth nothing any more where access was withdrawn after it was made (rule 19)',
+  async (t) => {
+    const api = await createApi(t);
+    const { proposalId, threadId } = await refinement(api);
+    await api.call('ada', 'PUT', `/api/proposals/${proposalId}/access/bob`);
+    const make = async () =>
+      (await api.call('bob', 'POST', '/api/ws/tickets', { body: { thread_id: threadId } })).body
+        .ticket as string;
+    const path = `/api/ws/refinements/${threadId}?ticket=`;
+    const [good, late] = [await make(), await make()];
+    (await opened(api, path + good)).socket.terminate();
+    await api.call('ada', 'DELETE', `/api/proposals/${proposalId}/access/bob`);
+    t.match(await refused(api, path + late), { status: 404, code: 'not_found' });
+    t.match(await refused(api, path + late), { status: 401 }, 'it was used up by the try');
+  },
+);

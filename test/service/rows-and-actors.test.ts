@@ -6,7 +6,7 @@ import { createHouse, eventually } from './support/house.js';
 
 const nothing = z.object({});
 
-t.test('a row of ours without an actor is revived, under the generation that it has', async (t) => {
+t.test('a row of ours without an actor is revived, under the generation that it has (rule 2)', async (t) => {
   const house = await createHouse(t);
   const { proposalId, thread, watcher } = await house.running();
   thread.push('on_llm_stream', { content: 'a' });
@@ -67,7 +67,7 @@ t.test('a decision is seen by the actor, and told to later viewers', async (t) =
   });
 });
 
-t.test('access that is withdrawn closes a reading viewer with 4403, on any replica', async (t) => {
+t.test('access that is withdrawn closes a reading viewer with 4403, on any replica (rule 19)', async (t) => {
   const house = await createHouse(t);
   const other = await house.more();
   const { proposalId, threadId, thread, watcher } = await house.running();

@@ -1,4 +1,6 @@
+import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node';
 import t, { type Test } from 'tap';
+import { createTracing } from '../../src/telemetry/tracing.js';
 import { createTestDatabase } from '../support/database.js';
 import { createReplica, startRefinement, untilStatus } from '../support/replica.js';
 import { createScriptedRuntime, type RuntimeScript } from '../support/scripted-runtime.js';
@@ -300,3 +302,53 @@ t.test('files with unsafe paths are refused and named, the rest goes on', async 
   const proposal = await replica.call('ann', 'GET', `/api/proposals/${proposalId}`);
   t.strictSame(Object.keys(proposal.body.generated_files), ['/a.md']);
 });
+
+t.test(
+  'one trace leads from the front end’s request through the call to the runtime to the commit of the end',
+  async (t) => {
+    const exporter = new InMemorySpanExporter();
+    const processors = [new SimpleSpanProcessor(exporter)];
+    const { tracer } = createTracing({ serviceName: 'test', otlpEndpoint: null, processors });
+    const { url: databaseUrl } = await createTestDatabase(t);
+    const runtime = await createScriptedRuntime();
+    t.teardown(() => runtime.stop());
+    const replica = await createReplica(t, { databaseUrl, runtimeUrl: runtime.url, tracer });
+    const workflow = await replica.call('ann', 'POST', '/api/workflows', {
+      name: 'w',
+      files: { '/a.md': 'one' },
+    });
+    const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
+    const started = await replica.call(
+      'ann',
+      'POST',
+      `/api/workflows/${workflow.body.id}/refinements`,
+      { user_prompt: 'Change it' },
+      { traceparent: `00-${traceId}-00f067aa0ba902b7-01` },
+    );
+    const thread = runtime.threads.get(started.body.thread_id);
+    const watcher = await replica.watch('ann', started.body.thread_id);
+    thread?.pushFiles({ '/a.md': 'two' });
+    thread?.end();
+    await watcher.closed;
+
+    const spans = exporter.getFinishedSpans().filter((span) => span.spanContext().traceId === traceId);
+    const named = (name: string) => spans.find((span) => span.name === name);
+    const request = named('POST /api/workflows/{workflow_id}/refinements');
+    const invoke = named('deepagents_runtime.invoke');
+    t.equal(request?.parentSpanContext?.spanId, '00f067aa0ba902b7', 'the front end’s span is the first');
+    for (const name of [
+      'postgresql.start_proposal',
+      'deepagents_runtime.invoke',
+      'postgresql.commit_phase',
+      'postgresql.commit_completed',
+    ]) {
+      t.equal(named(name)?.parentSpanContext?.spanId, request?.spanContext().spanId, name);
+    }
+    const sent = runtime.requestsOf('invoke')[0]?.headers.traceparent;
+    t.equal(sent, `00-${traceId}-${invoke?.spanContext().spanId}-01`, 'and the runtime goes on with it');
+    const foreign = exporter.getFinishedSpans().map(({ name }) => name.split(/[ .]/)[0]);
+    t.notOk(foreign.includes('slonik'), 'no span of each step of each statement');
+    const polls = exporter.getFinishedSpans().filter(({ name }) => /list_nodes|reread_threads/.test(name));
+    t.strictSame(polls, [], 'what runs all the time is in no trace');
+  },
+);

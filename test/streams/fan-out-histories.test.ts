@@ -1,6 +1,8 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { test } from 'tap';
 import type { Member } from '../../src/streams/fan-out.js';
+import type { OlderFrames } from '../../src/streams/older-frames.js';
 import type { FakeViewer } from '../support/fake-viewer.js';
 import { createFanOutFixture, lastFramesOf, subscribedFacts } from '../support/fan-out-fixture.js';
 import { frameText } from '../support/frames.js';
@@ -62,16 +64,39 @@ const step = fc.oneof(
 );
 const ending = fc.record({ closed: fc.boolean(), gap: fc.nat(2), error: fc.boolean(), before: fc.nat(40) });
 
+/** What the histories came to, all together. */
+interface Seen {
+  merged: number;
+  leftOut: number;
+  reads: number;
+  recoveries: Set<string>;
+}
+
 /** Runs one history and returns what is wrong with it, or null. */
-function faultOf(
+async function faultOf(
   steps: readonly (typeof step extends fc.Arbitrary<infer S> ? S : never)[],
   end: { closed: boolean; gap: number; error: boolean },
-): string | null {
-  const { fanOut, topics, clock, release } = createFanOutFixture({
+  kept: 'all' | 'some' | 'none',
+  seen: Seen,
+): Promise<string | null> {
+  const released = new Map<string, Released>();
+  /** The runtime's log, a few frames at a time; where it is gone, nothing. */
+  let reads = 0;
+  const older: OlderFrames = {
+    async read(epoch, after, upTo) {
+      seen.reads++;
+      const gone = kept === 'none' || (kept === 'some' && reads++ % 3 === 2);
+      const frames = gone ? [] : [...(released.get(epoch)?.frames ?? [])];
+      const wanted = frames.filter(([number]) => number > after && number <= upTo).slice(0, 7);
+      return wanted.map(([number, text]) => ({ number, bytes: Buffer.from(text) }));
+    },
+  };
+  const { fanOut, topics, clock, counts, release } = createFanOutFixture({
     budgetBytes: 20_000,
     threadBytes: 64 * 1024,
+    stuckMs: 4_000,
+    older,
   });
-  const released = new Map<string, Released>();
   const sockets: Socket[] = [];
   let epochs = 1;
   let last = 0;
@@ -84,7 +109,7 @@ function faultOf(
   let now = begin('1.1');
   const pick = (which: number) => (sockets.length === 0 ? undefined : sockets[which % sockets.length]);
 
-  const join = (open: boolean, from: string, part: number) => {
+  const join = async (open: boolean, from: string, part: number) => {
     const viewer = topics.join({ maxBackpressure: 250_000 });
     viewer.takesAll(open);
     const old = sockets.find((socket) => socket.viewer.closed?.code === 4408);
@@ -102,9 +127,15 @@ function faultOf(
               after: from === 'within' ? Math.floor(part * last) : from === 'end' ? last : last + 3,
               epoch: fanOut.epoch(),
             };
-    const member = fanOut.join(viewer, position, subscribedFacts, from === 'trusted');
-    const recovery = viewer.received[0]?.data.recovery;
-    const lossless = open && recovery === 'exact' && from !== 'trusted';
+    const missing = from === 'trusted' ? null : fanOut.missing(position);
+    const again = missing && {
+      ...missing,
+      frames: await older.read(missing.epoch, missing.after, missing.upTo),
+    };
+    const member = fanOut.join(viewer, position, subscribedFacts, from === 'trusted', again);
+    const recovery = viewer.received[0]?.data.recovery as string;
+    seen.recoveries.add(recovery);
+    const lossless = open && recovery === 'exact' && from !== 'trusted' && kept !== 'some';
     sockets.push({ viewer, member, after: position.after ?? 0, left: false, lossless });
   };
 
@@ -113,10 +144,15 @@ function faultOf(
       const frames = Array.from({ length: one.count }, (_, index) => ({
         seq: ++last,
         kind: one.state && index === 0 ? 'on_state_update' : 'on_llm_stream',
-        data: { epoch: now.epoch, text: 'x'.repeat(one.size) },
+        data: {
+          content: `${last} ${'x'.repeat(one.size)}`,
+          message: Math.floor(last / 40),
+          epoch: now.epoch,
+        },
       }));
       for (const { seq, kind, data } of frames) now.frames.set(seq, frameText(seq, kind, data));
       release(...frames);
+      clock.now += 100;
     } else if (one.do === 'skip') {
       for (let index = 1; index <= one.count; index++) now.missing.add(last + index);
       last += one.count;
@@ -129,7 +165,7 @@ function faultOf(
     else if (one.do === 'sweep') {
       clock.now += one.ms;
       fanOut.sweep(clock.now);
-    } else if (one.do === 'join') join(one.open, one.from, one.part);
+    } else if (one.do === 'join') await join(one.open, one.from, one.part);
     else {
       const socket = pick(one.which);
       if (socket === undefined) continue;
@@ -145,6 +181,8 @@ function faultOf(
         if (one.open) socket.member.drained();
       }
     }
+    // What is read again comes in a later turn.
+    if (one.do !== 'frames') await turn();
   }
 
   const state: [number, string][] = end.closed ? [[1, 'on_state_update']] : [];
@@ -160,14 +198,17 @@ function faultOf(
   const told = end.closed ? begin(final.epoch) : now;
   for (const { number, bytes } of final.frames) told.frames.set(number, bytes.toString());
   fanOut.finish(final);
-  join(true, 'start', 0);
-  join(true, 'back', 0);
-  for (let turn = 0; turn < 3; turn++) {
+  await join(true, 'start', 0);
+  await join(true, 'back', 0);
+  for (let round = 0; round < 40; round++) {
     for (const { viewer, member } of sockets) {
       viewer.takesAll(true);
       member.drained();
     }
+    await turn();
   }
+  seen.merged += counts.merged;
+  seen.leftOut += counts.leftOut;
 
   for (const [index, { viewer, after, left, lossless }] of sockets.entries()) {
     const account = accountOf(viewer, released, after, lossless);
@@ -191,14 +232,20 @@ function faultOf(
 }
 
 test('whatever happens, every number reaches every viewer once, as a frame or inside a range, and one end', async (t) => {
-  let histories = 0;
-  fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), ending, (steps, end) => {
-      histories++;
-      const fault = faultOf(steps, end);
-      if (fault !== null) throw new Error(fault);
-    }),
+  const seen: Seen = { merged: 0, leftOut: 0, reads: 0, recoveries: new Set() };
+  const kept = fc.constantFrom('all' as const, 'some' as const, 'none' as const);
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(step, { maxLength: 80, size: 'max' }),
+      ending,
+      kept,
+      async (steps, end, kept) => {
+        const fault = await faultOf(steps, end, kept, seen);
+        if (fault !== null) throw new Error(fault);
+      },
+    ),
     { numRuns: 400 },
   );
-  t.ok(histories >= 400);
+  t.ok(seen.merged > 0 && seen.leftOut > 0 && seen.reads > 0, JSON.stringify(seen));
+  t.strictSame([...seen.recoveries].sort(), ['compacted', 'exact', 'reset']);
 });

@@ -19,23 +19,28 @@ const budgetBytes = 1 << 20;
 const frameBytes = 16 << 20;
 
 /** A fan-out behind real uWebSockets.js sockets, as `http/viewer-socket.ts` makes viewers of them. */
-async function createServer(teardown: (end: () => void) => void) {
+async function createServer(teardown: (end: () => void) => void, stuckMs = 60_000) {
   const uws = await loadUws({ headerBytes: 16 * 1024 });
   const window = createReplayWindow(createWindowBudget({ processBytes: 1 << 28, threadBytes: 8 << 20 }));
   const app = uws.App();
+  const steps: string[] = [];
   const fanOut = createFanOut({
     topic: 'thread',
     firstEpoch: '1.1',
     epoch: '1.1',
     window,
+    older: null,
     publish: (topic, message) => void app.publish(topic, message, false),
     budgetBytes,
-    stuckMs: 60_000,
+    stuckMs,
     now: () => performance.now(),
     onResume: () => undefined,
-    onSlowClose: () => undefined,
+    onStep: (step) => void steps.push(step),
+    onMerged: () => undefined,
+    onLeftOut: () => undefined,
   });
   let dropped = 0;
+  let most = 0;
   const viewerOf = (socket: UwsSocket<Guest>): Viewer => ({
     id: 'v',
     userId: 'u',
@@ -70,21 +75,31 @@ async function createServer(teardown: (end: () => void) => void) {
   return {
     fanOut,
     dropped: () => dropped,
+    steps,
+    /** The most that ever waited for one viewer after a release. */
+    most: () => most,
     release(...frames: Parameters<typeof numberedBatch>[0]) {
       const batch = numberedBatch(frames);
       window.append(batch, 0, batch.length);
       fanOut.publish(batch, 0, batch.length);
+      for (const viewer of fanOut.viewers()) most = Math.max(most, viewer.bufferedBytes());
     },
     async view() {
       const socket = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate: false });
       const seen: (number | string)[] = [];
       socket.on('message', (data) => {
-        const frame = JSON.parse(String(data)) as { seq?: number; event_type: string };
+        const frame = JSON.parse(String(data)) as { first_seq?: number; seq?: number; event_type: string };
+        // A merged frame stands for a range.
+        for (let seq = frame.first_seq ?? frame.seq ?? 0; seq < (frame.seq ?? 0); seq++) seen.push(seq);
         seen.push(frame.seq ?? frame.event_type);
       });
-      const closed = once(socket, 'close').then(([code]) => code as number);
+      let reason = '';
+      const closed = once(socket, 'close').then(([code, text]) => {
+        reason = String(text);
+        return code as number;
+      });
       await once(socket, 'open');
-      return { socket, seen, closed };
+      return { socket, seen, closed, reason: () => reason };
     },
   };
 }
@@ -121,4 +136,31 @@ test('a burst with a state of 5 MB in one turn reaches every viewer whole, the s
   t.same(late.seen, all, 'all of it is in the window');
   t.equal(dropped(), 0);
   t.equal(fanOut.size(), 0);
+});
+
+test('one stuck reader on a fast thread delays nobody, holds no more than its budget, and is told where to come back', async (t) => {
+  const { fanOut, release, view, steps, most } = await createServer(t.teardown, 400);
+  const [fast, stuck] = [await view(), await view()];
+  while (fanOut.size() < 2) await wait(5);
+  stuck.socket.pause();
+  const content = 'x'.repeat(2_000);
+  let seq = 0;
+  // What the network itself takes from the server is several megabytes on loopback.
+  for (const until = performance.now() + 2_500; performance.now() < until && fanOut.size() === 2; ) {
+    for (let index = 0; index < 100; index++) release({ seq: ++seq, data: { content, id: 'm' } });
+    release({ seq: ++seq, kind: 'on_state_update', data: { files: {} } });
+    fanOut.sweep(performance.now());
+    await wait(10);
+  }
+  while (fast.seen.length < seq + 1) await wait(5);
+  t.strictSame(fast.seen, ['on_subscribed', ...Array.from({ length: seq }, (_, index) => index + 1)]);
+  t.equal(fanOut.size(), 1);
+  t.ok(most() <= budgetBytes + 8_192, `${most()} bytes waited at most`);
+  t.equal(steps.at(-1), 'closed');
+  stuck.socket.resume();
+  t.equal(await stuck.closed, 4408);
+  const position = JSON.parse(stuck.reason()) as { epoch: string; seq: number };
+  t.strictSame(position, { epoch: '1.1', seq: stuck.seen.at(-1) }, 'the number that it has');
+  fanOut.closeAll(1000, 'done');
+  t.equal(await fast.closed, 1000);
 });

@@ -39,7 +39,11 @@ test('nobody has to watch, and who comes late gets everything', async (t) => {
   t.same(seenBy(view(20)), [21, 22]);
   t.equal(pipeline.finished(), true);
   t.ok(budget.usedBytes > 0);
+  const held = (after: number, bytes: number) => pipeline.held(after, bytes).map(({ number }) => number);
+  t.same(held(0, 1), [1], 'for the transcript: at least one');
+  t.same(held(18, 1 << 20), [19, 20, 21]);
   pipeline.close();
+  t.same(held(0, 1), []);
   t.equal(budget.usedBytes, 0);
 });
 
@@ -323,4 +327,28 @@ test('a runtime that is away is waited for, and unsubscribing ends the waiting',
   const connections = runtime.requestsOf('stream').length;
   await new Promise((resolve) => setTimeout(resolve, 100));
   t.equal(runtime.requestsOf('stream').length, connections);
+});
+
+test('a frame is read again from the window, else from the runtime’s log of that epoch, else not at all', async (t) => {
+  const { pipeline, runtime, thread, facts, read, until } = await createPipelineFixture(t.teardown);
+  read();
+  thread.pushFiles({ '/a.md': 'two' });
+  thread.push('on_state_update', { todos: [] });
+  await until(() => pipeline.fanOut.lastReleased() === 2);
+  const first = (await pipeline.readAgain(1))?.toString();
+  t.match(first, /^{"seq":1,"event_type":"on_state_update","data":{"files"/);
+  t.equal(runtime.requestsOf('stream').length, 1, 'the window had it');
+  for (let count = 0; count < 10; count++) thread.push('on_llm_stream', { content: 'x'.repeat(1 << 20) });
+  thread.end();
+  await until(() => facts.some(({ type }) => type === 'runtime.ended'));
+  t.equal((await pipeline.readAgain(1))?.toString(), first);
+  t.match(runtime.requestsOf('stream').at(-1)?.url, /after=0&epoch=1$/);
+  t.match((await pipeline.readAgain(2))?.toString(), /^{"seq":2,/, 'the newest state stays here');
+  t.equal(runtime.requestsOf('stream').length, 2);
+  t.equal(await pipeline.readAgain(99), null, 'beyond the end');
+  thread.restart();
+  thread.pushFiles({ '/a.md': 'another' });
+  t.equal(await pipeline.readAgain(1), null, 'the same number of another epoch is another frame');
+  await runtime.goAway();
+  t.equal(await pipeline.readAgain(1), null, 'away');
 });

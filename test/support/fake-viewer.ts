@@ -19,6 +19,7 @@ export interface FakeViewer extends Viewer {
 }
 
 interface SeenFrame {
+  first_seq?: number;
   seq?: number;
   event_type: string;
   data: Record<string, unknown>;

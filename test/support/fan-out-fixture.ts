@@ -1,9 +1,6 @@
-import {
-  createFanOut,
-  type FanOut,
-  type LastFrames,
-  type SubscribedFacts,
-} from '../../src/streams/fan-out.js';
+import { createFanOut, type FanOut, type SubscribedFacts } from '../../src/streams/fan-out.js';
+import type { OlderFrames } from '../../src/streams/older-frames.js';
+import type { LastFrames } from '../../src/streams/released-log.js';
 import { createReplayWindow, createWindowBudget } from '../../src/streams/replay-window.js';
 import { createFakeTopics, type FakeTopics } from './fake-viewer.js';
 import { frameText, numberedBatch } from './frames.js';
@@ -14,6 +11,9 @@ export interface FanOutFixture {
   clock: { now: number };
   resumes: string[];
   slowCloses(): number;
+  /** Steps of the ladder, in order. */
+  steps: string[];
+  counts: { merged: number; leftOut: number };
   /** Frames that were released: kept, then published. */
   release(...frames: { seq: number; kind?: string; data?: unknown }[]): void;
 }
@@ -26,7 +26,13 @@ export const subscribedFacts: SubscribedFacts = {
 };
 
 export function createFanOutFixture(
-  options: { epoch?: string; budgetBytes?: number; threadBytes?: number } = {},
+  options: {
+    epoch?: string;
+    budgetBytes?: number;
+    threadBytes?: number;
+    stuckMs?: number;
+    older?: OlderFrames;
+  } = {},
 ): FanOutFixture {
   const window = createReplayWindow(
     createWindowBudget({ processBytes: 1 << 30, threadBytes: options.threadBytes ?? 1 << 24 }),
@@ -34,19 +40,29 @@ export function createFanOutFixture(
   const topics = createFakeTopics();
   const clock = { now: 0 };
   const resumes: string[] = [];
+  const steps: string[] = [];
+  const counts = { merged: 0, leftOut: 0 };
   let slow = 0;
   const fanOut = createFanOut({
     topic: 'thread',
     firstEpoch: '1.1',
     epoch: options.epoch ?? '1.1',
     window,
+    older: options.older ?? null,
     publish: topics.publish,
     budgetBytes: options.budgetBytes ?? 10_000,
-    stuckMs: 1000,
+    stuckMs: options.stuckMs ?? 1000,
     now: () => clock.now,
     onResume: (recovery) => resumes.push(recovery),
-    onSlowClose: () => {
-      slow++;
+    onStep(step) {
+      steps.push(step);
+      if (step === 'closed') slow++;
+    },
+    onMerged: (frames) => {
+      counts.merged += frames;
+    },
+    onLeftOut: (frames) => {
+      counts.leftOut += frames;
     },
   });
   return {
@@ -55,6 +71,8 @@ export function createFanOutFixture(
     clock,
     resumes,
     slowCloses: () => slow,
+    steps,
+    counts,
     release(...frames) {
       const batch = numberedBatch(frames);
       window.append(batch, 0, batch.length);

@@ -1,7 +1,8 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { LastFrames } from '../../src/streams/fan-out.js';
 import { createFrameCounts, type FrameCounts } from '../../src/streams/frame-counts.js';
+import type { LastFrames } from '../../src/streams/released-log.js';
 import { createWindowBudget, type WindowBudget } from '../../src/streams/replay-window.js';
+import { createRuntimeLog } from '../../src/streams/runtime-log.js';
 import { createRuntimeFrames } from '../../src/streams/runtime-socket.js';
 import type { LifecycleFact } from '../../src/streams/stream-signals.js';
 import { createThreadPipeline, type ThreadPipeline } from '../../src/streams/thread-pipeline.js';
@@ -44,19 +45,25 @@ export async function createPipelineFixture(
   const counts = createFrameCounts();
   const topics = createFakeTopics();
   let epochs = 0;
+  const runtimeFrames = createRuntimeFrames({
+    open: ({ threadId, position }) =>
+      client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
+    pingIntervalMs: 5_000,
+    frameBytes: 8 * 1024 * 1024,
+  });
+  const runtimeLog = createRuntimeLog({ runtimeFrames, timeoutMs: 1_000 });
   const pipeline = createThreadPipeline({
     threadId: 'public',
     firstEpoch: '1.1',
     epoch: '1.1',
     readBefore: null,
-    runtimeFrames: createRuntimeFrames({
-      open: ({ threadId, position }) =>
-        client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
-      pingIntervalMs: 5_000,
-      frameBytes: 8 * 1024 * 1024,
-    }),
+    runtimeFrames,
     client,
     windowBudget: budget,
+    older: {
+      read: async (epoch, after, upTo) =>
+        (await runtimeLog.read({ threadId: 'run', epoch, after, upTo })).frames,
+    },
     publish: topics.publish,
     viewerBudgetBytes: 1 << 20,
     viewerStuckMs: 1000,
@@ -68,7 +75,9 @@ export async function createPipelineFixture(
     now: () => performance.now(),
     randomEpoch: () => `r${++epochs}`,
     onResume: () => undefined,
-    onSlowClose: () => undefined,
+    onStep: () => undefined,
+    onMerged: () => undefined,
+    onLeftOut: () => undefined,
   });
   const facts: LifecycleFact[] = [];
   let stop: () => void = () => undefined;

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { setTimeout as wait } from 'node:timers/promises';
-import { trace } from '@opentelemetry/api';
+import { type Tracer, trace } from '@opentelemetry/api';
 import { SignJWT } from 'jose';
 import { WebSocket } from 'ws';
 import { type Config, loadConfig } from '../../src/config.js';
@@ -79,7 +79,7 @@ const quick = {
 /** One replica of the orchestrator in this process, on real sockets and a real database. */
 export async function createReplica(
   owner: Owner,
-  parts: { databaseUrl: string; runtimeUrl: string; sole?: boolean; config?: Overrides },
+  parts: { databaseUrl: string; runtimeUrl: string; sole?: boolean; config?: Overrides; tracer?: Tracer },
 ): Promise<Replica> {
   const base = loadConfig({ JWT_SECRET: testSecret, PORT: '0', METRICS_PORT: '0' });
   const given = parts.config ?? {};
@@ -106,7 +106,7 @@ export async function createReplica(
       destination: { write: (line) => void logs.push(JSON.parse(line)) },
     }),
     metrics,
-    tracer: trace.getTracer('test'),
+    tracer: parts.tracer ?? trace.getTracer('test'),
   });
   let stopped = false;
   const stop = async () => {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import type { DatabasePool } from 'slonik';
-import type { GeneratedFiles } from '../../src/db/conflict-rule.js';
+import { type DatabasePool, sql } from 'slonik';
+import { z } from 'zod';
+import { type GeneratedFiles, sha256Of } from '../../src/db/conflict-rule.js';
 import { startProposal } from '../../src/db/proposals.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
 import { commitCompleted, type Fence } from '../../src/db/run-progress.js';
@@ -102,3 +103,46 @@ export const seedCompleted = async (
 /** The draft's texts by path, or null where there is no draft. */
 export const textsOf = (draft: { files: Record<string, { content: string }> } | null) =>
   draft && Object.fromEntries(Object.entries(draft.files).map(([path, file]) => [path, file.content]));
+
+export interface SeededProposal {
+  readonly workflowId: string;
+  readonly proposalId: string;
+  readonly threadId: string;
+}
+
+const seeded = z.object({ workflowId: z.string(), proposalId: z.string(), threadId: z.string() });
+
+/** Many workflows of a user, each with the draft `{path: before}` and a completed proposal of `{path: after}`, in one statement. */
+export const seedManyCompleted = async (
+  pool: DatabasePool,
+  options: { count: number; userId: string; path: string; before: string; after: string },
+): Promise<SeededProposal[]> => {
+  const { count, userId, path, before, after } = options;
+  const hash = sha256Of(before);
+  const generated = JSON.stringify({ [path]: wireFile(after) });
+  const rows = await pool.any(sql.type(seeded)`
+    WITH person AS (INSERT INTO users (id) VALUES (${userId}) ON CONFLICT DO NOTHING),
+    w AS (
+      INSERT INTO workflows (id, user_id, name, draft_revision)
+      SELECT gen_random_uuid(), ${userId}, 'seeded', 1 FROM generate_series(1, ${count}::integer) RETURNING id
+    ), d AS (INSERT INTO drafts (workflow_id) SELECT id FROM w RETURNING id, workflow_id),
+    f AS (INSERT INTO draft_files (draft_id, path, content, sha256, revision) SELECT id, ${path}, ${before}, ${hash}, 1 FROM d),
+    p AS (
+      INSERT INTO proposals (
+        id, workflow_id, draft_id, created_by_user_id, thread_id, status, phase, user_prompt, base_revision,
+        base_hashes, input, generated_files, deadline_at, completed_at, version)
+      SELECT gen_random_uuid(), workflow_id, id, ${userId}, gen_random_uuid(), 'completed', NULL, 'x', 1,
+             jsonb_build_object(${path}::text, ${hash}::text), '', ${generated}::jsonb, now(), now(), 2
+      FROM d RETURNING id, workflow_id, thread_id
+    ), a AS (
+      INSERT INTO attempts (proposal_id, attempt, job_id, outcome, ended_at) SELECT id, 1, thread_id, 'completed', now() FROM p
+    ), x AS (INSERT INTO proposal_access (proposal_id, user_id, role) SELECT id, ${userId}, 'owner' FROM p),
+    n AS (
+      INSERT INTO proposal_transitions (id, proposal_id, row_version, from_state, to_state, event, attempt)
+      SELECT gen_random_uuid(), p.id, s.version, s.from_state, s.to_state, s.event, 1
+      FROM p, (VALUES (1, NULL, 'invoking', 'start'), (2, 'streaming', 'completed', 'runtime.ended'))
+        AS s (version, from_state, to_state, event)
+    )
+    SELECT id AS "proposalId", workflow_id AS "workflowId", thread_id AS "threadId" FROM p`);
+  return [...rows];
+};

@@ -30,14 +30,15 @@ export function accountOf(
   const fail = (fault: string) => {
     account.fault ??= fault;
   };
-  viewer.received.forEach(({ seq, event_type, data }, index) => {
+  viewer.received.forEach(({ first_seq, seq, event_type, data }, index) => {
     if ((index === 0) !== (event_type === 'on_subscribed')) fail('on_subscribed comes first, and once');
     if (account.ends > 0) fail(`${event_type} after the end`);
     if (event_type === 'on_subscribed') {
       account.epoch = String(data.epoch);
       account.position = data.recovery === 'reset' ? 0 : after;
       const exact = data.recovery === 'exact';
-      const first = viewer.received.find((frame) => frame.seq !== undefined)?.seq;
+      const begun = viewer.received.find((frame) => frame.seq !== undefined);
+      const first = begun?.first_seq ?? begun?.seq;
       const reset = viewer.received.some((frame) => frame.event_type === 'on_reset');
       if (!reset && first !== undefined && data.first_seq !== 0 && data.first_seq !== first) {
         const skipped = viewer.received.find((frame) => frame.event_type === 'on_skipped');
@@ -57,10 +58,28 @@ export function accountOf(
       }
       account.position = last;
     } else if (seq !== undefined) {
-      if (seq !== account.position + 1) fail(`${seq} at ${account.position} of ${account.epoch}`);
-      const expected = released.get(account.epoch)?.frames.get(seq);
-      const got = JSON.stringify({ seq, event_type, data });
-      if (expected !== got) fail(`${seq} of ${account.epoch} is not what was released`);
+      const first = first_seq ?? seq;
+      if (first !== account.position + 1) fail(`${first} at ${account.position} of ${account.epoch}`);
+      const frames = released.get(account.epoch)?.frames;
+      if (first_seq !== undefined) {
+        const { content, ...about } = data;
+        let joined = '';
+        for (let number = first_seq; number <= seq; number++) {
+          const one = JSON.parse(frames?.get(number) ?? '{"data":{}}') as {
+            event_type: string;
+            data: object;
+          };
+          const { content: part, ...rest } = one.data as { content?: string };
+          joined += part ?? '';
+          if (one.event_type !== 'on_llm_stream' || JSON.stringify(rest) !== JSON.stringify(about))
+            fail(`${number} of ${account.epoch} does not belong to ${first_seq}-${seq}`);
+        }
+        if (joined !== content) fail(`${first_seq}-${seq} of ${account.epoch} are merged to something else`);
+        if (lossless) fail(`${first_seq}-${seq} were merged for a viewer that keeps up`);
+      } else {
+        const got = JSON.stringify({ seq, event_type, data });
+        if (frames?.get(seq) !== got) fail(`${seq} of ${account.epoch} is not what was released`);
+      }
       account.position = seq;
       if (event_type === 'end') account.ends++;
     }

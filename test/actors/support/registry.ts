@@ -1,5 +1,5 @@
 import { trace } from '@opentelemetry/api';
-import type { DatabasePool } from 'slonik';
+import type { CommonQueryMethods } from 'slonik';
 import { createThreadRegistry } from '../../../src/actors/thread-registry.js';
 import { loadConfig } from '../../../src/config.js';
 import { createFrameCounts } from '../../../src/streams/frame-counts.js';
@@ -18,7 +18,7 @@ interface Owner {
 export function createRegistry(
   owner: Owner,
   parts: {
-    pool: DatabasePool;
+    pool: CommonQueryMethods;
     runtimeUrl: string;
     node: string;
     /** Instead of the runtime's own streams. */
@@ -52,6 +52,8 @@ export function createRegistry(
     db: parts.pool,
     client,
     runtimeFrames: parts.frames?.(real) ?? real,
+    runtimeLog: { read: async () => ({ frames: [], rest: 'gone' }) },
+    transcripts: { complete: async () => undefined },
     publish: topics.publish,
     windowBudget: createWindowBudget(config.window),
     frameCounts: createFrameCounts(),

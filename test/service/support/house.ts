@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { sql } from 'slonik';
+import { type DatabasePool, sql } from 'slonik';
 import type { Test } from 'tap';
 import { z } from 'zod';
 import { createTestDatabase } from '../../support/database.js';
@@ -9,9 +9,14 @@ import type { ScriptedThread } from '../../support/scripted-thread.js';
 
 type Config = NonNullable<Parameters<typeof createReplica>[1]['config']>;
 
-/** A database, a scripted runtime and one replica; `more` adds replicas beside it. */
-export async function createHouse(t: Test, script: RuntimeScript = {}, config: Config = {}) {
-  const { url: databaseUrl, pool } = await createTestDatabase(t);
+/** A database (the test's own, where given), a scripted runtime and one replica; `more` adds replicas beside it. */
+export async function createHouse(
+  t: Test,
+  script: RuntimeScript = {},
+  config: Config = {},
+  database?: { url: string; pool: DatabasePool },
+) {
+  const { url: databaseUrl, pool } = database ?? (await createTestDatabase(t));
   const runtime = await createScriptedRuntime(script);
   t.teardown(() => runtime.stop());
   const more = (sole = false) => createReplica(t, { databaseUrl, runtimeUrl: runtime.url, sole, config });
