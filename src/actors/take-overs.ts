@@ -33,13 +33,17 @@ export interface TakeOvers {
   anotherReaches(): boolean;
   /** This replica has given the thread up: for a while the others come first. */
   gaveUp(threadId: string): void;
-  /** Resolves when nothing is being taken over. */
+  /** Whether the thread was taken over and waits for its turn to be opened. */
+  waits(threadId: string): boolean;
+  /** Resolves when nothing is being taken over or opened. */
   settled(): Promise<void>;
 }
 
 const BATCH = 200;
-/** Threads taken over side by side: each opens a socket to the runtime. */
-const AT_ONCE = 50;
+/** Statements side by side; requests and commits want connections, too. */
+const TAKEN_AT_ONCE = 8;
+/** Threads opened side by side: each makes a call and a socket to the runtime. */
+const OPENED_AT_ONCE = 50;
 /** Looks again at once, in one round, after others were quicker. */
 const RACES = 3;
 const OTHERS_FIRST_MS = 15_000;
@@ -47,6 +51,8 @@ const OTHERS_FIRST_MS = 15_000;
 const OVERDUE_GRACE_MS = 60_000;
 
 type Beat = number | null | 'any';
+
+const first = <Value>(values: ReadonlyMap<string, Value>): Value | undefined => values.values().next().value;
 
 /** The rules of `guarantees.md` 12 and 13 over the statements of `db/threads.ts`. */
 export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
@@ -58,6 +64,8 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
   const givenUp = new Map<string, number>();
   let nodes: NodeRow[] = [];
   let dead = new Map<string, DeadNode>();
+  const unopened = new Map<string, ThreadRow>();
+  const openers = new Set<Promise<void>>();
   let taking: Promise<void> = Promise.resolve();
   let busy = false;
 
@@ -106,11 +114,24 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
     const since = fromNode === null ? undefined : dead.get(fromNode)?.since;
     const took = since === undefined ? {} : { took_ms: Math.round(deps.now() - since) };
     log.info({ thread_id: threadId, from_node: fromNode, ...took }, 'thread taken over');
-    // The row is ours whatever comes of this: the look at our own rows revives it.
-    await deps.gained(taken).catch((err: unknown) => {
-      log.warn({ err, thread_id: threadId }, 'a thread that was taken over could not be opened');
-    });
+    unopened.set(threadId, taken);
+    if (openers.size < OPENED_AT_ONCE) {
+      const opener: Promise<void> = openThoseTaken().finally(() => openers.delete(opener));
+      openers.add(opener);
+    }
     return true;
+  }
+
+  /** Beside the taking: that a thread has an owner again must not wait for the runtime. */
+  async function openThoseTaken(): Promise<void> {
+    for (let next = first(unopened); next !== undefined && !deps.isStopping(); next = first(unopened)) {
+      const { threadId } = next;
+      unopened.delete(threadId);
+      // The row is ours whatever comes of this: the look at our own rows revives it.
+      await deps.gained(next).catch((err: unknown) => {
+        log.warn({ err, thread_id: threadId }, 'a thread that was taken over could not be opened');
+      });
+    }
   }
 
   /** How many were taken; rejects with the first error when all are through. */
@@ -122,7 +143,7 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
         if (await takeOne(row, beatOf(row))) taken++;
       }
     };
-    const workers = Array.from({ length: Math.min(AT_ONCE, rows.length) }, worker);
+    const workers = Array.from({ length: Math.min(TAKEN_AT_ONCE, rows.length) }, worker);
     const failed = (await Promise.allSettled(workers)).find((each) => each.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     return taken;
@@ -185,6 +206,10 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
     gaveUp(threadId) {
       givenUp.set(threadId, deps.now());
     },
-    settled: () => taking,
+    waits: (threadId) => unopened.has(threadId),
+    async settled() {
+      await taking;
+      await Promise.all(openers);
+    },
   };
 }

@@ -223,7 +223,9 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
 
   async function reviveOwn(): Promise<void> {
     const rows = await unfinishedOwnedBy(db, { node });
-    for (const row of rows) if (!threads.has(row.threadId)) await open(row.threadId, row);
+    for (const row of rows) {
+      if (!threads.has(row.threadId) && !takeOvers.waits(row.threadId)) await open(row.threadId, row);
+    }
     for (const row of rows) {
       const actor = live.get(row.threadId);
       if (actor !== undefined && actor.role() === 'reader') actor.observe(row);
