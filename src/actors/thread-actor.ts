@@ -103,6 +103,9 @@ export interface ThreadActorOptions {
   traceparent: string | null;
 }
 
+/** The epoch that a row names. */
+const epochOf = (row: ThreadRow): string => row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`;
+
 export function createThreadActor(
   deps: ThreadActorDeps,
   row: ThreadRow,
@@ -135,7 +138,7 @@ export function createThreadActor(
   const pipeline = createThreadPipeline({
     threadId,
     firstEpoch: '1.1',
-    epoch: row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`,
+    epoch: epochOf(row),
     readBefore: options.role === 'reader' || row.runtimeThreadId !== null ? row.attempt : null,
     runtimeFrames: deps.runtimeFrames,
     client: deps.client,
@@ -438,6 +441,7 @@ export function createThreadActor(
     facts: () => ({ thread_id: threadId, proposal_id: proposalId, status: status(), phase: phase() }),
     isFinal,
     isStopped: () => stopped,
+    rowEpoch: () => epochOf(observer.seen()),
     happens,
     sleep,
     now: deps.now,

@@ -58,6 +58,7 @@ async function retrying() {
       status: 'processing',
       awaited: false,
       cancelled: false,
+      poisoned: false,
     },
   });
   actor.start();

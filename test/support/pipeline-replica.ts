@@ -78,6 +78,7 @@ export function createPipelineReplica(
     facts: () => ({ thread_id: 'thread', proposal_id: 'proposal', status: 'processing', phase: 'streaming' }),
     isFinal: () => pipeline.finished(),
     isStopped: () => stopped,
+    rowEpoch: () => pipeline.fanOut.epoch(),
     happens: clock.happens,
     sleep: clock.sleep,
     now: clock.now,
