@@ -39,7 +39,9 @@ const gentle = [
 ] as const;
 const rough = [
   ...gentle,
-  { weight: 1, arbitrary: fc.record({ do: fc.constant('restart' as const), side }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('restart' as const), side }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('time' as const), ms: fc.constant(6_000) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('lose log' as const) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('trim' as const), count: fc.nat(8) }) },
   {
     weight: 2,
