@@ -14,6 +14,17 @@ const smallerGroups: Readonly<Record<string, number>> = {
 };
 
 /**
+ * A root test with a teardown ends when nothing is under way for a moment, and so between two files, with the rest of
+ * them left out: it is never idle before all of them are there.
+ */
+const BEGIN = `import t from 'tap';
+Object.defineProperty(t, 'idle', { configurable: true, get: () => false });
+`;
+const END = `delete t.idle;
+if (t.idle) t.emit('idle');
+`;
+
+/**
  * Puts compiled test files together, so that they share a process: starting one, with tap and coverage, costs a second
  * of CPU, more than most files take. Writes one file for each group to `folder`, which is emptied first, and answers what
  * tap is to run. The tests of a group run one after another, as those of one file do.
@@ -50,6 +61,6 @@ function byFolder(files: readonly string[]): Map<string, string[]> {
 function writeGroup(members: readonly string[], folder: string, name: string): string {
   const file = path.join(folder, `${name}.test.js`);
   const imports = members.map((member) => `await import('${path.posix.relative(folder, member)}');\n`);
-  fs.writeFileSync(file, imports.join(''));
+  fs.writeFileSync(file, [BEGIN, ...imports, END].join(''));
   return file;
 }
