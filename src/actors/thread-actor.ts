@@ -178,6 +178,7 @@ export function createThreadActor(
       sleep,
       delayMs: awayDelayMs,
       queryDeadlineMs: config.database.queryDeadlineMs,
+      onMoved: (moved) => observer.observe(moved),
       trace: contextFromTraceparent(options.traceparent),
       log,
     },

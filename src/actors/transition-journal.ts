@@ -26,6 +26,8 @@ export interface JournalDeps {
   /** Milliseconds before the next try while the database does not answer. */
   delayMs: (failures: number) => number;
   queryDeadlineMs: number;
+  /** A commit found that somebody else has changed the row, which is ours still: a cancel, say. Nobody else may see it. */
+  onMoved: (row: ThreadRow) => void;
   /** The trace of the request that asked for the run: its commits are part of it. */
   trace?: Context | undefined;
   log: Pick<Logger, 'warn'>;
@@ -93,6 +95,7 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
     const moved = current.version !== version;
     version = current.version;
     known = current;
+    if (moved) deps.onMoved(current);
     return { ours: current, moved };
   }
 

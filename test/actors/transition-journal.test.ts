@@ -17,6 +17,7 @@ const { pool, url } = await createTestDatabase(t);
 async function bench(t: Test, db: CommonQueryMethods = pool) {
   const row = await seedProposal(pool, await seedWorkflow(pool));
   const tries: string[] = [];
+  const moved: ThreadRow[] = [];
   const journal = createTransitionJournal(
     {
       db,
@@ -25,6 +26,7 @@ async function bench(t: Test, db: CommonQueryMethods = pool) {
       sleep: async (milliseconds) => void (await wait(milliseconds)),
       delayMs: () => 5,
       queryDeadlineMs: 1_000,
+      onMoved: (now) => moved.push(now),
       log: { warn: () => undefined },
     },
     row,
@@ -49,7 +51,7 @@ async function bench(t: Test, db: CommonQueryMethods = pool) {
     });
   };
   const now = async () => (await readThread(pool, { proposalId: row.proposalId })) as ThreadRow;
-  return { row, journal, tries, phase, complete, now };
+  return { row, journal, tries, moved, phase, complete, now };
 }
 
 /** A pool behind a gate that can lose answers and shut. */
@@ -272,6 +274,7 @@ t.test('a row that is not there any more ends the journal', async (t) => {
       sleep: async () => undefined,
       delayMs: () => 0,
       queryDeadlineMs: 1_000,
+      onMoved: () => undefined,
       log: { warn: () => undefined },
     },
     { ...row, proposalId: randomUUID() },
@@ -279,3 +282,13 @@ t.test('a row that is not there any more ends the journal', async (t) => {
   const move = { from: 'a', to: 'streaming', event: 'x', attempt: 1 } as const;
   t.match(await journal.append((fence) => commitPhase(pool, fence, move)), { kind: 'aborted' });
 });
+
+t.test(
+  'a change of somebody else’s that a commit finds is told: no later look at the row would (rule 4)',
+  async (t) => {
+    const { row, journal, moved, phase, now } = await bench(t);
+    t.match(await journal.append(phase('streaming', () => cancel(row))), { kind: 'committed' });
+    t.match(moved, [{ version: 2, cancelRequestedAt: String }]);
+    t.equal((await now()).version, journal.version(), 'the row is as new as the journal’s');
+  },
+);
