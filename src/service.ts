@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Tracer } from '@opentelemetry/api';
 import { createCleanUp } from './actors/clean-up.js';
@@ -46,6 +46,8 @@ const CLEAN_UP_MS = 1_000;
 const TRANSCRIPTS_MS = 1_000;
 const LOG_PIECE_MS = 5_000;
 const RETENTION_MS = 60_000;
+/** A replica that has lost the runtime, and nothing to ask it, asks after a thread that nobody knows. */
+const PROBE_MS = 5_000;
 const EXPIRE_BATCH = 200;
 
 /** One replica of the orchestrator on a migrated database. `main.ts` and the tests run the same. */
@@ -129,7 +131,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     url: deps.databaseUrl,
     nodeId: node,
     name: hostname(),
-    runtimeReachable: () => client.circuit.retryAfterSeconds() === null,
+    runtimeReachable: () => client.silentMs() === 0,
     logger: log,
   });
   // The row of this node stands before any proposal names it.
@@ -163,6 +165,9 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   const timers = [
     setInterval(() => void cleanUp.deliver(), CLEAN_UP_MS),
     setInterval(() => void transcripts.sweep(), TRANSCRIPTS_MS),
+    setInterval(() => {
+      if (client.silentMs() > 0) void client.getState(randomUUID());
+    }, PROBE_MS),
     setInterval(
       quietly(async () => {
         const { transcriptMs, idempotencyMs, undecidedMs } = config.retention;
@@ -183,6 +188,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       for (const timer of timers) clearInterval(timer);
       await registry.stop();
       await Promise.all([server.stop(config.http.shutdownGraceMs), transcripts.stop()]);
+      await registry.giveUpRest();
       client.stop();
       await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
       pulse.stop();

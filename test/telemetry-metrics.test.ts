@@ -10,8 +10,8 @@ deepagents_runtime_requests_total{endpoint,status} · deepagents_runtime_request
 circuit_state{circuit} · actors{state} · actor_transitions_total{from,to} · db_query_duration_seconds{query} · outbox_pending ·
 threads_taken_over_total · http_requests_total{method,route,status} · http_request_duration_seconds{method,route}`;
 
-/** Beyond the contract: every step of a slow viewer is counted (P3). */
-const ours = ['websocket_frames_left_out_total', 'websocket_slow_steps_total'];
+/** Beyond the contract: every step of a slow viewer is counted (P3), and what a clean-up may wait for. */
+const ours = ['websocket_frames_left_out_total', 'websocket_slow_steps_total', 'transcripts_incomplete'];
 
 const promised = contract.split('·').map((each) => {
   const [, name = '', labels] = /^(\w+)(?:\{([\w,]+)\})?$/.exec(each.trim()) ?? [];

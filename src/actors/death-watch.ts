@@ -1,9 +1,12 @@
 import type { NodeRow } from '../db/nodes.js';
 
-/** A replica whose beat stood still while we could see, with the beat at which it stood. */
-interface DeadNode {
+/** A replica whose beat stood still while we could see. */
+export interface DeadNode {
   id: string;
+  /** The beat at which it stood. */
   beat: number;
+  /** When that beat was first seen, monotonic ms. */
+  since: number;
 }
 
 export interface DeathWatch {
@@ -16,7 +19,7 @@ export interface DeathWatch {
 /** A beat that has not moved for this long in answered polls is a death. */
 const STILL_MS = 3_000;
 /** After a gap between polls nothing is known of what happened in it: the watch begins anew. */
-const LARGEST_GAP_MS = 1_500;
+export const LARGEST_GAP_MS = 1_500;
 
 /**
  * Tells death from a database that was away: only our own monotonic clock counts, and only polls that were
@@ -24,7 +27,7 @@ const LARGEST_GAP_MS = 1_500;
  */
 export function createDeathWatch(self: string): DeathWatch {
   let lastPoll: number | null = null;
-  let watched = new Map<string, { beat: number; since: number }>();
+  let watched = new Map<string, DeadNode>();
   return {
     failed() {
       lastPoll = null;
@@ -33,16 +36,13 @@ export function createDeathWatch(self: string): DeathWatch {
       if (lastPoll === null || now - lastPoll > LARGEST_GAP_MS) watched = new Map();
       lastPoll = now;
       const next: typeof watched = new Map();
-      const dead: DeadNode[] = [];
       for (const { id, beat } of nodes) {
         if (id === self) continue;
         const before = watched.get(id);
-        const since = before !== undefined && before.beat === beat ? before.since : now;
-        next.set(id, { beat, since });
-        if (now - since >= STILL_MS) dead.push({ id, beat });
+        next.set(id, before !== undefined && before.beat === beat ? before : { id, beat, since: now });
       }
       watched = next;
-      return dead;
+      return [...watched.values()].filter(({ since }) => now - since >= STILL_MS);
     },
   };
 }

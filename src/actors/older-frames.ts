@@ -1,5 +1,4 @@
 import type { CommonQueryMethods } from 'slonik';
-import type { StoredFrame } from '../db/stored-bytes.js';
 import { readTranscriptPart } from '../db/transcripts.js';
 import type { OlderFrames } from '../streams/older-frames.js';
 import type { NumberedFrame } from '../streams/replay-window.js';
@@ -27,69 +26,72 @@ interface Missing {
   upTo: number;
 }
 
-interface UnpackedPart {
+interface Piece {
   epoch: string;
-  frames: readonly StoredFrame[];
+  frames: readonly NumberedFrame[];
 }
 
 const PIECE_BYTES = 256 * 1024;
 /** How long a viewer waits for a runtime that is away, the database, or a transcript that is still being completed. */
 const WAIT_MS = 3_000;
 const LOOK_AGAIN_MS = 100;
-/** An unpacked part is kept for the next read of it. */
+/** What was read is kept for those that ask for the same: viewers often come many at once. */
 const KEPT_MS = 5_000;
 
 /**
  * While the run lives, older frames come from the runtime's log; once its row is final, from the transcript alone. One
- * read of a thread is under way at a time, and one part of a transcript is in memory.
+ * read of a thread is under way at a time, and one piece of it, or part of its transcript, is in memory.
  */
 export function createOlderFrames(deps: OlderFramesDeps): OlderFrames {
   let tail: Promise<unknown> = Promise.resolve();
-  let kept: UnpackedPart | null = null;
+  let kept: Piece | null = null;
   let forgetting: NodeJS.Timeout | undefined;
   /** The epoch of which the runtime has said that it cannot be had from it. */
   let gone: string | null = null;
 
-  /** Null where the same question may have an answer in a moment. */
-  async function askRuntime({ epoch, after, upTo }: Missing): Promise<readonly NumberedFrame[] | null> {
-    const { attempt, threadId } = deps.run();
-    if (epoch === gone || !epoch.startsWith(`${attempt}.`)) return [];
-    const piece = await deps.runtimeLog.read({ threadId, epoch, after, upTo }, PIECE_BYTES);
-    if (piece.rest === 'gone') gone = epoch;
-    return piece.rest === 'away' ? null : piece.frames;
-  }
-
-  async function askTranscript(missing: Missing, late: boolean): Promise<readonly NumberedFrame[] | null> {
-    const { epoch, after } = missing;
-    if (kept?.epoch !== epoch || !goesOnIn(kept, after) || (kept.frames.at(-1)?.seq ?? 0) <= after) {
-      const { proposalId } = deps;
-      const { incomplete, frames } = await readTranscriptPart(deps.db, { proposalId, epoch, after });
-      if (incomplete && !late && !goesOnIn({ frames }, after)) return null;
-      keep({ epoch, frames });
-    }
-    return pieceOf(kept?.frames ?? [], missing);
-  }
-
-  function keep(part: UnpackedPart): void {
-    kept = part;
+  function keep(piece: Piece): readonly NumberedFrame[] {
+    kept = piece;
     clearTimeout(forgetting);
     forgetting = setTimeout(() => {
       kept = null;
     }, KEPT_MS).unref();
+    return piece.frames;
+  }
+
+  /** Null where the same question may have another answer in a moment. */
+  async function askRuntime({ epoch, after, upTo }: Missing): Promise<readonly NumberedFrame[] | null> {
+    const { attempt, threadId } = deps.run();
+    if (epoch === gone || !epoch.startsWith(`${attempt}.`)) return [];
+    const { frames, rest } = await deps.runtimeLog.read({ threadId, epoch, after, upTo }, PIECE_BYTES);
+    if (rest === 'gone') gone = epoch;
+    return rest === 'away' ? null : keep({ epoch, frames });
+  }
+
+  async function askTranscript(
+    { epoch, after }: Missing,
+    late: boolean,
+  ): Promise<readonly NumberedFrame[] | null> {
+    const { proposalId } = deps;
+    const part = await readTranscriptPart(deps.db, { proposalId, epoch, after });
+    const frames = part.frames.map(({ seq, bytes }) => ({ number: seq, bytes }));
+    return part.incomplete && !late && !goOn(frames, after) ? null : keep({ epoch, frames });
   }
 
   async function find(missing: Missing, until: number): Promise<readonly NumberedFrame[]> {
-    for (;;) {
-      const late = deps.now() >= until || deps.isStopped();
+    const { epoch, after } = missing;
+    if (kept?.epoch === epoch && goOn(kept.frames, after)) return behind(kept.frames, missing);
+    while (!deps.isStopped()) {
+      const late = deps.now() >= until;
       try {
         const found = await (deps.isFinal() ? askTranscript(missing, late) : askRuntime(missing));
-        if (found !== null) return found;
+        if (found !== null) return behind(found, missing);
       } catch (error) {
         if (late) deps.log.warn({ err: error }, 'older frames could not be read');
       }
-      if (late) return [];
+      if (late) break;
       await deps.sleep(LOOK_AGAIN_MS);
     }
+    return [];
   }
 
   return {
@@ -102,19 +104,20 @@ export function createOlderFrames(deps: OlderFramesDeps): OlderFrames {
   };
 }
 
-/** Whether the frames begin with the next number at the latest. */
-function goesOnIn({ frames }: Pick<UnpackedPart, 'frames'>, after: number): boolean {
-  return (frames[0]?.seq ?? Number.POSITIVE_INFINITY) <= after + 1;
+/** Whether the frames hold the next number, or what follows a hole at it. */
+function goOn(frames: readonly NumberedFrame[], after: number): boolean {
+  const [first, last] = [frames[0], frames.at(-1)];
+  return first !== undefined && last !== undefined && first.number <= after + 1 && last.number > after;
 }
 
-function pieceOf(stored: readonly StoredFrame[], { after, upTo }: Missing): NumberedFrame[] {
-  const frames: NumberedFrame[] = [];
+function behind(frames: readonly NumberedFrame[], { after, upTo }: Missing): readonly NumberedFrame[] {
+  const piece: NumberedFrame[] = [];
   let size = 0;
-  for (const { seq, bytes } of stored) {
-    if (seq <= after) continue;
-    if (seq > upTo || size >= PIECE_BYTES) break;
-    frames.push({ number: seq, bytes });
-    size += bytes.length;
+  for (const frame of frames) {
+    if (frame.number <= after) continue;
+    if (frame.number > upTo || size >= PIECE_BYTES) break;
+    piece.push(frame);
+    size += frame.bytes.length;
   }
-  return frames;
+  return piece;
 }

@@ -150,6 +150,8 @@ async function closeAttempt(
   Object.assign(deps.current, next);
   deps.onRetrying();
   deps.onCleanUpDue();
+  // The machine waits no longer: a cancel came, or a reader follows the thread, with an attempt of its own to tell.
+  if (signal.aborted) return { kind: 'lost' };
   const epoch = `${next.attempt}.1`;
   deps.pipeline.beginAttempt(next.attempt, {
     event_type: 'on_retry',

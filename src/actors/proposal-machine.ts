@@ -36,9 +36,12 @@ const lost = failure('lost', 'The runtime no longer knows the run.', true);
 const stalled = failure('stalled', 'The run stopped sending.', true);
 const oversized = failure('oversized', 'The runtime sent a frame over the limit.', false);
 const unreachable = failure('runtime_unavailable', 'The runtime could not be reached in time.', true);
+const poisoned = failure('poisoned', 'The run brought down one replica after the other.', false);
 const tooLong = failure('deadline_exceeded', 'The run took too long.', true);
 
 const failed = (error: ProposalError, byRuntime = false): Verdict => ({ kind: 'failed', error, byRuntime });
+
+const overdue = (error: ProposalError): Verdict => ({ kind: 'overdue', error });
 
 /** The error of a `runtime.failed` fact in the shape that is stored; a missing `retryable` counts as true. */
 function errorOf(event: Extract<ProposalEvent, { type: 'runtime.failed' }>): ProposalError {
@@ -69,9 +72,16 @@ function statusOf(output: Settled | Closed): ProposalStatus | null {
   return output.kind === 'committed' || output.kind === 'finished' ? output.status : null;
 }
 
+/** What an owner by take-over goes on with; nobody's request waits for it. */
+function gained(event: Extract<ProposalEvent, { type: 'row.gained' }>) {
+  const { attempt, jobId, runtimeThreadId } = event;
+  return { attempt, jobId, runtimeThreadId, awaited: false };
+}
+
 function entryOf(input: ProposalInput): ProposalContext['entry'] {
   if (input.status !== 'processing') return input.status;
-  return input.role === 'owner' ? 'invoking' : 'following';
+  if (input.role !== 'owner') return 'following';
+  return input.poisoned ? 'poisoned' : 'invoking';
 }
 
 const missing = () => new Error('this actor is provided by thread-actor.ts');
@@ -148,6 +158,11 @@ export const proposalMachine = setup({
         { guard: ({ context }) => context.entry === 'resolved', target: 'resolved' },
         { guard: ({ context }) => context.entry === 'following', target: 'following' },
         { guard: 'cancelled', target: 'finalizing', actions: assign({ verdict: failed(cancelled) }) },
+        {
+          guard: ({ context }) => context.entry === 'poisoned',
+          target: 'finalizing',
+          actions: assign({ verdict: failed(poisoned) }),
+        },
         { target: 'invoking' },
       ],
     },
@@ -186,7 +201,7 @@ export const proposalMachine = setup({
           target: 'finalizing',
           actions: assign({ cancelled: true, verdict: failed(cancelled) }),
         },
-        'deadline.passed': { target: 'finalizing', actions: assign({ verdict: failed(unreachable) }) },
+        'deadline.passed': { target: 'finalizing', actions: assign({ verdict: overdue(unreachable) }) },
       },
     },
     /** A run is being read, or its connection is being made again. */
@@ -207,7 +222,7 @@ export const proposalMachine = setup({
             'runtime.lost': 'reconnecting',
             'deadline.passed': {
               target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(tooLong) }),
+              actions: assign({ verdict: overdue(tooLong) }),
             },
           },
         },
@@ -216,7 +231,7 @@ export const proposalMachine = setup({
             'runtime.opened': 'streaming',
             'deadline.passed': {
               target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(unreachable) }),
+              actions: assign({ verdict: overdue(unreachable) }),
             },
           },
         },
@@ -375,15 +390,20 @@ export const proposalMachine = setup({
             runtimeThreadId: event.runtimeThreadId,
           })),
         },
-        'row.gained': {
-          target: 'invoking',
-          actions: assign(({ event }) => ({
-            attempt: event.attempt,
-            jobId: event.jobId,
-            runtimeThreadId: event.runtimeThreadId,
-            awaited: false,
-          })),
-        },
+        'row.gained': [
+          // The reader knew of the cancel, and nobody will tell it again.
+          {
+            guard: 'cancelled',
+            target: 'finalizing',
+            actions: assign(({ event }) => ({ ...gained(event), verdict: failed(cancelled) })),
+          },
+          {
+            guard: ({ event }) => event.poisoned,
+            target: 'finalizing',
+            actions: assign(({ event }) => ({ ...gained(event), verdict: failed(poisoned) })),
+          },
+          { target: 'invoking', actions: assign(({ event }) => gained(event)) },
+        ],
       },
     },
     /** Waits for a person. */

@@ -9,6 +9,8 @@ export type Verdict =
   | { kind: 'completed' }
   /** `byRuntime`: the runtime itself ended the run, so its epoch goes on to the end. */
   | { kind: 'failed'; error: ProposalError; byRuntime: boolean }
+  /** The time is over and the run has not told its end here: the runtime is asked for it before this is committed. */
+  | { kind: 'overdue'; error: ProposalError }
   /** The first invoke was refused for certain: nothing has begun, and the request hears of it. */
   | { kind: 'refused'; error: ProposalError };
 
@@ -28,7 +30,7 @@ export interface ProposalContext {
   /** Why the attempt that is being closed failed. */
   failure: ProposalError | null;
   /** Where the life goes on when the actor is made. */
-  entry: 'invoking' | 'following' | 'completed' | 'failed' | 'resolved';
+  entry: 'invoking' | 'poisoned' | 'following' | 'completed' | 'failed' | 'resolved';
 }
 
 export interface ProposalInput {
@@ -42,6 +44,8 @@ export interface ProposalInput {
   status: ProposalStatus;
   awaited: boolean;
   cancelled: boolean;
+  /** The thread has brought down one replica after the other: it is failed, and not run again. */
+  poisoned: boolean;
 }
 
 /** The input of an invoked actor: the machine is one for all threads, so each names its own. */
@@ -80,7 +84,7 @@ export type ProposalEvent =
   /** A commit found that another replica owns the row. */
   | { type: 'row.lost' }
   /** The row names this replica as owner, under a generation that the actor may write with. */
-  | { type: 'row.gained'; attempt: number; jobId: string; runtimeThreadId: string | null }
+  | { type: 'row.gained'; attempt: number; jobId: string; runtimeThreadId: string | null; poisoned: boolean }
   /** The owner, another replica, has gone over to the next attempt. */
   | { type: 'row.advanced'; attempt: number; jobId: string; runtimeThreadId: string | null }
   | { type: 'row.finished'; status: ProposalStatus };

@@ -26,6 +26,8 @@ export interface SettleDeps {
   askState: () => Promise<StateResult>;
   sleep: (milliseconds: number) => Promise<void>;
   delayMs: (failures: number) => number;
+  /** A runtime that is away is asked for the end of an overdue run once more. */
+  mayAskAgain: () => boolean;
   /** No more waiting for the runtime: the proposal's time is over, or the actor stops. */
   pastDeadline: () => boolean;
   allowed: { fileBytes: number; files: number };
@@ -60,6 +62,7 @@ export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Set
     if (found.fault !== null) return fail(deps, found.fault, true, found.warnings);
     return complete(deps, found);
   }
+  if (verdict.kind === 'overdue') return settleOverdue(deps, verdict.error);
   if (verdict.kind === 'failed') return fail(deps, verdict.error, verdict.byRuntime, []);
   const error = cleanError(verdict.error);
   const last = closedFrames(factsOf(deps, 'failed', {}, []), error);
@@ -67,6 +70,26 @@ export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Set
     commitRefusedStart(deps.db, { ...fence, error, lastFrames: stored(last), finalEpoch: last.epoch }),
   );
   return told(deps, outcome, last, 'failed', error.code);
+}
+
+/** A run may have ended while nobody looked: what its time is up for is asked of the runtime first (`guarantees.md` 13). */
+async function settleOverdue(deps: SettleDeps, tooLate: ProposalError): Promise<Settled> {
+  let asked = await deps.askState();
+  for (let failures = 0; asked.kind === 'away' && deps.mayAskAgain(); failures++) {
+    await deps.sleep(deps.delayMs(failures));
+    asked = await deps.askState();
+  }
+  if (asked.kind !== 'state' || asked.state.status === 'running') return fail(deps, tooLate, false, []);
+  const { state } = asked;
+  const ending = { errorNumber: 0, errorBytes: null, error: null, endNumber: 0, state };
+  const told = { ...deps, ending: () => ending };
+  if (state.status === 'completed') return settleRun(told, { kind: 'completed' });
+  return fail(told, errorOfState(state), true, []);
+}
+
+function errorOfState(state: RuntimeState): ProposalError {
+  const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
+  return { code, message, retryable };
 }
 
 /** Characters of what a runtime says of a failure; a person reads no more. */
@@ -204,8 +227,7 @@ async function findFiles(deps: SettleDeps): Promise<Found> {
   if (damaged || given === null) {
     const state = ending?.state ?? (await finalState(deps));
     if (state?.status === 'failed') {
-      const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
-      return { files: {}, warnings, fault: { code, message, retryable } };
+      return { files: {}, warnings, fault: errorOfState(state) };
     }
     const told = state?.generated_files ?? null;
     if (told === null && damaged) {

@@ -7,7 +7,7 @@ import { createActor } from 'xstate';
 import type { Config } from '../config.js';
 import { readLastFrames } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { giveUp } from '../db/run-progress.js';
+import { clearTakenOver } from '../db/threads.js';
 import { backOffDelayMs } from '../streams/back-off.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
 import type { WindowBudget } from '../streams/replay-window.js';
@@ -21,13 +21,17 @@ import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
 import { createDroppedEnd } from './dropped-end.js';
+import { createGiveUpUnreached } from './give-up-unreached.js';
+import { createRowObserver } from './observe-row.js';
 import { createOlderFrames } from './older-frames.js';
 import { createPhaseNotes } from './phase-notes.js';
+import { isPoisoned } from './poison.js';
 import type { ProposalLives } from './proposal-actors.js';
 import type { ProposalState, Role } from './proposal-types.js';
 import { untilCaughtUp } from './reader-end.js';
 import type { RunInput } from './run-input.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
+import { createThreadWatchdog } from './thread-watchdog.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
 import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
@@ -52,6 +56,10 @@ export interface ThreadActorDeps {
   /** Monotonic milliseconds. */
   now: () => number;
   onCleanUpDue: () => void;
+  /** Whether another replica that lives reaches the runtime. */
+  anotherReaches: () => boolean;
+  /** The thread was given up to whoever reaches the runtime; this replica is a reader of it now. */
+  onGivenUp: (threadId: string) => void;
   /** The actor broke: it is to be forgotten, and revived from its row. */
   onBroken: (threadId: string, error: unknown) => void;
 }
@@ -64,6 +72,8 @@ export interface ThreadActor {
   role(): Role;
   /** Resolves with the first invoke's outcome, or `unknown` after the time that the request waits. */
   started(waitMs: number): Promise<StartOutcome>;
+  /** Resolves when the run is being read, is over, or after that time. */
+  opened(waitMs: number): Promise<void>;
   attach(viewer: Viewer, position: ViewerPosition): Promise<Attachment>;
   /** The row as it was just read. */
   observe(row: ThreadRow): void;
@@ -75,12 +85,13 @@ export interface ThreadActor {
   tick(late: boolean): void;
   /** Nothing to do and nobody to serve since then (monotonic ms); null while there is. */
   idleSince(): number | null;
-  /** Gives the row up where it is owned, closes viewers with 1012. */
-  handOver(): Promise<void>;
+  /** Resolves when no end is being committed, or after that time. */
+  ended(waitMs: number): Promise<void>;
+  /** Makes no commit any more and reads nothing; viewers stay. */
+  halt(): void;
+  /** Halts, and closes viewers with 1012. */
   stop(): void;
 }
-
-const HAND_OVER_WAIT_MS = 5_000;
 
 export interface ThreadActorOptions {
   role: Role;
@@ -91,6 +102,9 @@ export interface ThreadActorOptions {
   traceId: string;
   traceparent: string | null;
 }
+
+/** The epoch that a row names. */
+const epochOf = (row: ThreadRow): string => row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`;
 
 export function createThreadActor(
   deps: ThreadActorDeps,
@@ -119,19 +133,12 @@ export function createThreadActor(
   let ending: RunEnding | null = null;
   let stopped = false;
   let idleFrom: number | null = deps.now();
-  /** The row as it was read last. */
-  let seen = row;
-  let deadlineAt = Date.parse(row.deadlineAt);
   let settledHere = false;
-  let readsSeen = -1;
-  /** Reads of attempts before this one. */
-  let readsBefore = 0;
-  let readsStoodSince = deps.now();
 
   const pipeline = createThreadPipeline({
     threadId,
     firstEpoch: '1.1',
-    epoch: row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`,
+    epoch: epochOf(row),
     readBefore: options.role === 'reader' || row.runtimeThreadId !== null ? row.attempt : null,
     runtimeFrames: deps.runtimeFrames,
     client: deps.client,
@@ -141,7 +148,7 @@ export function createThreadActor(
       runtimeLog: deps.runtimeLog,
       proposalId,
       run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
-      isFinal: () => seen.status !== 'processing' || isFinal() || pipeline.finished(),
+      isFinal: () => observer.seen().status !== 'processing' || isFinal() || pipeline.finished(),
       isStopped: () => stopped,
       sleep,
       now: deps.now,
@@ -176,7 +183,7 @@ export function createThreadActor(
     },
     row,
   );
-  const askState = () => deps.client.getState(actor.getSnapshot().context.runtimeThreadId ?? current.jobId);
+  const askState = () => deps.client.getState(runtimeThreadId());
   const notes = createPhaseNotes(
     {
       db: deps.db,
@@ -189,6 +196,24 @@ export function createThreadActor(
         outcome.kind === 'lost'
           ? actor.send({ type: 'row.lost' })
           : actor.send({ type: 'row.finished', status: outcome.row.status }),
+    },
+    row,
+  );
+  const watchdog = createThreadWatchdog(
+    {
+      now: deps.now,
+      idleMs: config.runs.idleMs,
+      state,
+      reads: pipeline.reads,
+      runtimeSilentMs: deps.client.silentMs,
+      onStalled: () => actor.send({ type: 'runtime.stalled' }),
+      onDeadline: () => actor.send({ type: 'deadline.passed' }),
+      onProven: () =>
+        void journal.append(
+          (fence) => clearTakenOver(deps.db, fence),
+          (now) => now.takenOver > 0,
+        ),
+      onUnreached: () => void giveUpUnreached(),
     },
     row,
   );
@@ -208,7 +233,8 @@ export function createThreadActor(
       askState,
       sleep,
       delayMs: awayDelayMs,
-      pastDeadline: () => stopped || Date.now() > deadlineAt,
+      pastDeadline: () => stopped || watchdog.pastDeadline(),
+      mayAskAgain: () => !stopped && deps.now() < watchdog.askUntil(),
       allowed: config.runs,
       onCommitted(status, code) {
         notes.end(status, code);
@@ -275,8 +301,37 @@ export function createThreadActor(
       status: row.status,
       awaited: options.awaited,
       cancelled: row.cancelRequestedAt !== null,
+      poisoned: isPoisoned(row),
     },
   });
+  const giveUpUnreached = createGiveUpUnreached({
+    db: deps.db,
+    node: deps.node,
+    journal,
+    notes,
+    attempt: () => current.attempt,
+    log,
+    runtimeSilentMs: deps.client.silentMs,
+    anotherReaches: deps.anotherReaches,
+    onGivenUp: () => deps.onGivenUp(threadId),
+    send: (event) => actor.send(event),
+  });
+  const observer = createRowObserver(
+    {
+      node: deps.node,
+      maxAttempts: config.runs.maxAttempts,
+      journal,
+      notes,
+      pipeline,
+      watchdog,
+      current,
+      state,
+      context: () => actor.getSnapshot().context,
+      send: (event) => actor.send(event),
+      onEndedElsewhere: () => void leaveWhenCaughtUp(),
+    },
+    row,
+  );
 
   /** The run as the runtime names it. */
   function runtimeThreadId(): string {
@@ -292,7 +347,7 @@ export function createThreadActor(
   const phase = (): ProposalPhase | null => {
     const now = state();
     if (isFinal()) return null;
-    if (now === 'following') return seen.phase;
+    if (now === 'following') return observer.seen().phase;
     return now === 'cancelling' ? 'streaming' : (now as ProposalPhase);
   };
   const status = (): ProposalStatus => (isFinal() ? (state() as ProposalStatus) : 'processing');
@@ -307,7 +362,8 @@ export function createThreadActor(
     if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
     if (now === 'retrying') ending = null;
-    if (now === 'invoking') readsBefore = pipeline.reads();
+    if (now === 'invoking') watchdog.attemptBegins();
+    if (now === 'following' && left !== null) observer.beginFollowing();
     if (isFinal()) void reachEnd();
     changed.next();
     idleFrom = null;
@@ -356,7 +412,7 @@ export function createThreadActor(
       log.warn({ err: error }, 'the last frames could not be read');
     }
     leaving = false;
-    actor.send({ type: 'row.finished', status: seen.status });
+    actor.send({ type: 'row.finished', status: observer.seen().status });
   }
 
   actor.subscribe({
@@ -369,6 +425,14 @@ export function createThreadActor(
   actor.start();
   observeState();
 
+  function halt(): void {
+    stopped = true;
+    actor.stop();
+    journal.abort();
+    leave();
+    changed.next();
+  }
+
   /** Waits for the next thing that happens, or for so long. */
   const happens = (milliseconds: number) => firstValueFrom(race(changed, timer(Math.max(0, milliseconds))));
 
@@ -377,6 +441,7 @@ export function createThreadActor(
     facts: () => ({ thread_id: threadId, proposal_id: proposalId, status: status(), phase: phase() }),
     isFinal,
     isStopped: () => stopped,
+    rowEpoch: () => epochOf(observer.seen()),
     happens,
     sleep,
     now: deps.now,
@@ -399,91 +464,40 @@ export function createThreadActor(
       if (verdict?.kind === 'refused') return 'refused';
       return state() === 'invoking' ? 'unknown' : 'started';
     },
-    attach,
-    observe(now) {
-      // Two looks at once may come back in either order; an attempt never goes backwards.
-      if (now.version < seen.version) return;
-      seen = now;
-      deadlineAt = Date.parse(now.deadlineAt);
-      if (now.status !== 'processing') {
-        if (state() === 'following') return void leaveWhenCaughtUp();
-        return actor.send({ type: 'row.finished', status: now.status });
-      }
-      const { attempt, jobId, runtimeThreadId } = now;
-      const ours = now.ownerNode === deps.node;
-      if (state() === 'following') {
-        const advanced = attempt !== current.attempt;
-        const { context } = actor.getSnapshot();
-        const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
-        Object.assign(current, { attempt, jobId });
-        if (ours) {
-          journal.adopt(now);
-          notes.adopt(now);
-          actor.send({ type: 'row.gained', attempt, jobId, runtimeThreadId });
-        } else if (advanced || named) {
-          const told = { attempt, max: config.runs.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
-          if (advanced) pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
-          actor.send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
-        }
-      } else if (!ours || now.ownerGeneration !== journal.generation()) {
-        actor.send({ type: 'row.lost' });
-      }
-      if (ours && now.cancelRequestedAt !== null && !actor.getSnapshot().context.cancelled) {
-        actor.send({ type: 'cancel.requested' });
-      }
+    async opened(waitMs) {
+      const until = deps.now() + waitMs;
+      const opening = () => state() === 'invoking' || (state() === 'streaming' && !pipeline.known());
+      while (opening() && !stopped && deps.now() < until) await happens(until - deps.now());
     },
-    version: () => Math.max(journal.version(), seen.version),
+    attach(viewer, position) {
+      idleFrom = null;
+      return attach(viewer, position);
+    },
+    observe: observer.observe,
+    version: () => Math.max(journal.version(), observer.seen().version),
     viewers: () => pipeline.fanOut.viewers(),
-    accessVersion: () => seen.accessVersion,
+    accessVersion: () => observer.seen().accessVersion,
     tick(late) {
-      const now = deps.now();
-      pipeline.fanOut.sweep(now);
-      if (isFinal() || state() === 'following') return;
-      const reads = pipeline.reads();
-      // The limit counts from the first event of the attempt: a run may wait for its turn.
-      if (late || reads !== readsSeen || state() !== 'streaming' || reads === readsBefore) {
-        readsSeen = reads;
-        readsStoodSince = now;
-      } else if (now - readsStoodSince > config.runs.idleMs) {
-        readsStoodSince = now;
-        actor.send({ type: 'runtime.stalled' });
-      }
-      if (Date.now() > deadlineAt && state() !== 'finalizing') actor.send({ type: 'deadline.passed' });
+      pipeline.fanOut.sweep(deps.now());
+      if (!isFinal() && state() !== 'following') watchdog.tick(late);
     },
     idleSince() {
-      if (!isFinal() || !settledHere || pipeline.fanOut.size() > 0) {
+      // A reader without viewers reads for nobody; its row is looked at again when somebody comes, or it is taken over.
+      const atRest = state() === 'following' || (isFinal() && settledHere);
+      if (!atRest || pipeline.fanOut.size() > 0) {
         idleFrom = null;
         return null;
       }
       idleFrom ??= deps.now();
       return idleFrom;
     },
-    async handOver() {
-      // An end that is being committed gets a moment; what is not committed by then is the next owner's.
-      const until = deps.now() + HAND_OVER_WAIT_MS;
+    async ended(waitMs) {
+      const until = deps.now() + waitMs;
       while (state() === 'finalizing' && deps.now() < until) await happens(until - deps.now());
-      const owned = !isFinal() && state() !== 'following';
-      stopped = true;
-      actor.stop();
-      if (owned) {
-        const details = { node: deps.node };
-        const given = journal.append((fence) =>
-          giveUp(deps.db, fence, { from: notes.from(), attempt: current.attempt, details }),
-        );
-        // With the database away the row keeps naming us, and our beat says that we are gone.
-        await Promise.race([given, wait(HAND_OVER_WAIT_MS, undefined, { ref: false })]);
-      }
-      journal.abort();
-      leave();
-      changed.next();
-      pipeline.close();
     },
+    halt,
     stop() {
-      stopped = true;
-      actor.stop();
-      journal.abort();
-      leave();
-      changed.next();
+      halt();
       pipeline.close();
     },
   };

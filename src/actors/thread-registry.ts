@@ -1,29 +1,22 @@
 import { AsyncResource } from 'node:async_hooks';
-import { randomUUID } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
 import { context } from '@opentelemetry/api';
-import { forgetNodes, listNodes } from '../db/nodes.js';
 import { findThreadFor } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import {
-  isDeleted,
-  listReviveable,
-  readThread,
-  rereadThreads,
-  takeOver,
-  unfinishedOwnedBy,
-} from '../db/threads.js';
+import { giveUpOwned, isDeleted, readThread, rereadThreads, unfinishedOwnedBy } from '../db/threads.js';
 import { AppError } from '../errors.js';
 import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
 import { createAccessWatch } from './access-watch.js';
-import { createDeathWatch } from './death-watch.js';
 import { createProposalLives } from './proposal-actors.js';
 import type { RunInput } from './run-input.js';
+import { createTakeOvers } from './take-overs.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
 import { createWaitingCommits } from './waiting-commits.js';
 
-export interface ThreadRegistryDeps extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits'> {
+export interface ThreadRegistryDeps
+  extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'onGivenUp'> {
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -34,6 +27,8 @@ export interface ThreadRegistry extends ThreadDirectory {
   start(): Promise<void>;
   /** Hands everything over; viewers are closed with 1012. */
   stop(): Promise<void>;
+  /** Gives up what requests that were still being answered have begun since then. */
+  giveUpRest(): Promise<void>;
   /** The listener was connected anew: notices were missed. */
   reread(): void;
   size(): number;
@@ -42,13 +37,20 @@ export interface ThreadRegistry extends ThreadDirectory {
 const TICK_MS = 1_000;
 const NODES_MS = 500;
 const OWN_ROWS_MS = 2_000;
+const SWEEP_MS = 5_000;
 /** A tick that comes this much late says that the process stood still. */
 const LATE_MS = 1_000;
-const TAKE_OVER_BATCH = 200;
 /** Of a thread whose access never changed. */
 const FIRST_ACCESS_VERSION = 1;
-/** Threads taken over side by side: each opens a socket to the runtime. */
-const TAKE_OVER_AT_ONCE = 50;
+/** A thread that was taken over keeps the next one waiting until its run is being read, this long at most. */
+const OPENING_MS = 250;
+/** For all of the handing over, so that a database that is away cannot keep the process from ending in time. */
+const HAND_OVER_MS = 8_000;
+/** Of that, what has begun already gets so much, and an end that is being committed. */
+const BEGUN_WAIT_MS = 2_000;
+const ENDING_WAIT_MS = 5_000;
+const REST_WAIT_MS = 2_000;
+const GIVE_UP_BATCH = 200;
 
 export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const { db, log, node } = deps;
@@ -56,7 +58,6 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const live = new Map<string, ThreadActor>();
   const timers: NodeJS.Timeout[] = [];
   const underWay = new Set<Promise<void>>();
-  const watch = createDeathWatch(node);
   const lives = createProposalLives();
   const waitingCommits = createWaitingCommits(deps.config.database.waitingCommitBytes);
   const outside = new AsyncResource('ThreadRegistry');
@@ -67,6 +68,19 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const accessWatch = createAccessWatch({
     unknownMs: deps.config.viewers.accessUnknownMs,
     now: deps.now,
+  });
+  const takeOvers = createTakeOvers({
+    db,
+    node,
+    now: deps.now,
+    metrics: deps.metrics,
+    log,
+    isStopping: () => stopping,
+    async gained(row) {
+      const actor = await open(row.threadId, row);
+      if (actor.role() === 'reader') actor.observe(row);
+      await actor.opened(OPENING_MS);
+    },
   });
 
   function forget(threadId: string, actor: ThreadActor | undefined): void {
@@ -83,6 +97,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
         ...deps,
         lives,
         waitingCommits,
+        anotherReaches: takeOvers.anotherReaches,
+        onGivenUp: takeOvers.gaveUp,
         onBroken(threadId) {
           // Its row still names this replica: it is revived by the next look at our own rows.
           const broken = live.get(threadId);
@@ -177,7 +193,8 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     );
   }
 
-  async function tick(): Promise<void> {
+  /** Waits for nothing: a database that is slow must not look like a process that stood still. */
+  function tick(): void {
     const now = deps.now();
     const late = now - lastTick > TICK_MS + LATE_MS;
     lastTick = now;
@@ -189,6 +206,9 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
         actor.stop();
       }
     }
+  }
+
+  async function readAll(): Promise<void> {
     await look([...live.keys()]);
     accessWatch.read();
   }
@@ -203,54 +223,21 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
 
   async function reviveOwn(): Promise<void> {
     const rows = await unfinishedOwnedBy(db, { node });
-    for (const row of rows) if (!threads.has(row.threadId)) await open(row.threadId, row);
+    for (const row of rows) {
+      if (!threads.has(row.threadId) && !takeOvers.waits(row.threadId)) await open(row.threadId, row);
+    }
     for (const row of rows) {
       const actor = live.get(row.threadId);
       if (actor !== undefined && actor.role() === 'reader') actor.observe(row);
     }
   }
 
-  async function takeOverFrom(rows: ThreadRow[], beats: ReadonlyMap<string, number>): Promise<void> {
-    for (let at = 0; at < rows.length && !stopping; at += TAKE_OVER_AT_ONCE) {
-      await Promise.all(
-        rows.slice(at, at + TAKE_OVER_AT_ONCE).map(async (row) => {
-          if (stopping) return;
-          const taken = await takeOver(db, {
-            threadId: row.threadId,
-            fromNode: row.ownerNode,
-            fromGeneration: row.ownerGeneration,
-            fromBeat: row.ownerNode === null ? null : (beats.get(row.ownerNode) ?? null),
-            toNode: node,
-            transitionId: randomUUID(),
-          });
-          if (taken === null) return;
-          if (row.ownerNode !== null) deps.metrics.threadsTakenOverTotal.inc();
-          log.info({ thread_id: row.threadId, from_node: row.ownerNode }, 'thread taken over');
-          const actor = await open(row.threadId, taken);
-          if (actor.role() === 'reader') actor.observe(taken);
-        }),
-      );
-    }
-  }
-
-  async function watchNodes(): Promise<void> {
-    const nodes = await listNodes(db).catch((error: unknown) => {
-      watch.failed();
-      throw error;
+  /** Everything that names us, in as few statements as it takes; what cannot be given up is taken over as from the dead. */
+  async function giveUpAll(except: readonly string[], waitMs: number): Promise<void> {
+    const giving = guarded('threads could not be given up', async () => {
+      while ((await giveUpOwned(db, { node, except, limit: GIVE_UP_BATCH })) === GIVE_UP_BATCH);
     });
-    const dead = watch.seen(nodes, deps.now());
-    const deadNodes = dead.map(({ id }) => id);
-    const rows = await listReviveable(db, { node, all: false, deadNodes, limit: TAKE_OVER_BATCH });
-    await takeOverFrom(rows, new Map(dead.map(({ id, beat }) => [id, beat])));
-    if (dead.length > 0) await forgetNodes(db, { ids: deadNodes });
-  }
-
-  /** Embedded: whoever held these rows is gone for certain. */
-  async function takeOverAll(): Promise<void> {
-    const nodes = await listNodes(db);
-    const beats = new Map(nodes.map(({ id, beat }) => [id, beat]));
-    await takeOverFrom(await listReviveable(db, { node, all: true, limit: 10_000 }), beats);
-    await forgetNodes(db, { ids: nodes.map(({ id }) => id).filter((id) => id !== node) });
+    await Promise.race([giving, wait(Math.max(0, waitMs), undefined, { ref: false })]);
   }
 
   return {
@@ -286,23 +273,39 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     },
     size: () => live.size,
     async start() {
-      if (deps.sole) await guarded('what was left behind could not be taken over', takeOverAll);
+      if (deps.sole) await guarded('what was left behind could not be taken over', takeOvers.takeAll);
       lastTick = deps.now();
       accessWatch.read();
-      timers.push(setInterval(closeUnknownViewers, TICK_MS));
-      every(TICK_MS, tick, 'threads could not be read again');
+      timers.push(setInterval(tick, TICK_MS), setInterval(closeUnknownViewers, TICK_MS));
+      every(TICK_MS, readAll, 'threads could not be read again');
       every(OWN_ROWS_MS, reviveOwn, 'own rows could not be read');
-      every(NODES_MS, watchNodes, 'replicas could not be watched');
+      every(NODES_MS, takeOvers.poll, 'replicas could not be watched');
+      every(SWEEP_MS, takeOvers.sweep, 'overdue runs could not be swept');
     },
     async stop() {
       stopping = true;
       for (const timer of timers) clearInterval(timer);
+      const until = deps.now() + HAND_OVER_MS;
       // What is being taken over at this moment has an actor then, and is handed over like the rest.
-      await Promise.allSettled(underWay);
+      const begun = Promise.allSettled([...underWay, takeOvers.settled()]);
+      await Promise.race([begun, wait(BEGUN_WAIT_MS, undefined, { ref: false })]);
       const actors = [...live.values()];
-      await Promise.allSettled(actors.map((actor) => actor.handOver()));
+      const ending = actors.filter((actor) => actor.state() === 'finalizing');
+      const others = actors.filter((actor) => !ending.includes(actor));
+      for (const actor of others) actor.halt();
+      await giveUpAll(
+        ending.map((actor) => actor.threadId),
+        until - deps.now(),
+      );
+      // They come back with their position, to replicas that take over what they watch.
+      for (const actor of others) actor.stop();
+      const endingMs = Math.min(ENDING_WAIT_MS, until - deps.now());
+      await Promise.all(ending.map((actor) => actor.ended(endingMs)));
+      for (const actor of ending) actor.stop();
+      if (ending.length > 0) await giveUpAll([], until - deps.now());
       live.clear();
       threads.clear();
     },
+    giveUpRest: () => giveUpAll([], REST_WAIT_MS),
   };
 }

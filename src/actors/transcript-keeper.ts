@@ -45,7 +45,7 @@ export interface TranscriptKeeper {
   complete(transcript: IncompleteTranscript): Promise<void>;
   /** Takes over what is overdue, until nothing is. Never rejects; rounds do not overlap. */
   sweep(): Promise<void>;
-  /** Nothing new; resolves when what is under way has come to a stop, or after 3 s: it is left to a sweep. */
+  /** Nothing new is taken over; what is under way has 3 s to be completed, and is left to a sweep then. */
   stop(): Promise<void>;
 }
 
@@ -65,6 +65,7 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
   const { db, log } = deps;
   const underWay = new Set<Promise<void>>();
   const inTurn = createTurns(AT_ONCE);
+  let stopping = false;
   let stopped = false;
   let sweeping: Promise<void> | null = null;
 
@@ -123,7 +124,7 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
     const { proposalId } = transcript;
     if (stopped) return;
     const completion = await fill(transcript);
-    if (completion === 'lost' || (completion === 'away' && !lastTry)) return;
+    if (completion === 'lost' || (completion === 'away' && (stopped || !lastTry))) return;
     if (!(await finishTranscript(db, transcript))) return;
     log.info({ proposal_id: proposalId, outcome: completion }, 'transcript finished');
     deps.onCleanUpDue();
@@ -137,7 +138,7 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
   }
 
   async function sweepOne(): Promise<boolean> {
-    if (stopped || deps.runtimeAway()) return false;
+    if (stopping || deps.runtimeAway()) return false;
     const claimed = await claimTranscript(db);
     if (claimed === null) return false;
     await takeOver(claimed);
@@ -176,8 +177,9 @@ export function createTranscriptKeeper(deps: TranscriptKeeperDeps): TranscriptKe
       return sweeping;
     },
     async stop() {
-      stopped = true;
+      stopping = true;
       await Promise.race([Promise.all(underWay), wait(STOP_WAIT_MS, undefined, { ref: false })]);
+      stopped = true;
     },
   };
 }

@@ -8,7 +8,7 @@ import type { Logger } from '../telemetry/logger.js';
 
 export type JournalOutcome =
   | { kind: 'committed' }
-  /** The row is ours still, and `goOn` said that as it is now the commit makes no sense any more. */
+  /** The row is ours, or ours again, and as it is now the commit makes no sense any more: `goOn` said so. */
   | { kind: 'moved'; row: ThreadRow }
   /** Another replica owns the row. */
   | { kind: 'lost'; row: ThreadRow }
@@ -53,6 +53,8 @@ export interface TransitionJournal {
 export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): TransitionJournal {
   const { db, log } = deps;
   let { version, ownerGeneration: generation } = row;
+  /** The row that `version` was read with, or a version before it. */
+  let known = row;
   let tail: Promise<unknown> = Promise.resolve();
   let aborted = false;
 
@@ -69,7 +71,10 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
   }
 
   /** What became of a commit that touched no row or got no answer (`guarantees.md` 2). */
-  async function lookUp(transitionId: string): Promise<JournalOutcome | { ours: ThreadRow; moved: boolean }> {
+  async function lookUp(
+    transitionId: string,
+    decidedUnder: number,
+  ): Promise<JournalOutcome | { ours: ThreadRow; moved: boolean }> {
     const found = await answered(() => findTransition(db, { proposalId: row.proposalId, transitionId }));
     if (found === null) return { kind: 'aborted' };
     if (found.value !== null) {
@@ -83,20 +88,26 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
     if (current.ownerGeneration !== generation || current.ownerNode !== deps.node) {
       return { kind: 'lost', row: current };
     }
+    // Ours again, after somebody else's: what was decided before that is not what the row needs now.
+    if (decidedUnder !== generation) return { kind: 'moved', row: current };
     const moved = current.version !== version;
     version = current.version;
+    known = current;
     return { ours: current, moved };
   }
 
   async function run(
     commit: (fence: Fence) => Promise<Committed>,
     goOn: (row: ThreadRow) => boolean,
+    decidedUnder: number,
   ): Promise<JournalOutcome> {
     const transitionId = deps.newId();
+    // A commit before this one may have brought a version whose row this one was not decided from.
+    if (!goOn(known)) return { kind: 'moved', row: known };
     for (let failures = 0; !aborted; ) {
       let untouched = false;
       try {
-        const fence = { proposalId: row.proposalId, generation, version, transitionId };
+        const fence = { proposalId: row.proposalId, generation: decidedUnder, version, transitionId };
         const committed = await withDeadline(commit(fence), deps.queryDeadlineMs);
         if (committed !== null) {
           version = committed.version;
@@ -108,7 +119,7 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
         log.warn({ err: error, failures }, 'a commit got no answer');
         await deps.sleep(deps.delayMs(failures++));
       }
-      const outcome = await lookUp(transitionId);
+      const outcome = await lookUp(transitionId, decidedUnder);
       if (!('ours' in outcome)) return outcome;
       // Asked of a row that has not moved, too: an earlier commit may have followed the cancel that this one's
       // condition refuses, and the same statement would touch no row for ever.
@@ -120,8 +131,11 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
 
   return {
     append(commit, goOn = () => true) {
+      const decidedUnder = generation;
       // What makes the commit happen may come from a timer, or from a socket that knows of no request.
-      const outcome = tail.then(() => context.with(deps.trace ?? context.active(), () => run(commit, goOn)));
+      const outcome = tail.then(() =>
+        context.with(deps.trace ?? context.active(), () => run(commit, goOn, decidedUnder)),
+      );
       tail = outcome.catch(() => undefined);
       return outcome;
     },
@@ -130,6 +144,7 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
     adopt(taken) {
       version = taken.version;
       generation = taken.ownerGeneration;
+      known = taken;
     },
     abort() {
       aborted = true;

@@ -9,6 +9,8 @@ export interface ViewerEntranceDeps {
   /** The row has ended: its last frames are there, or are being read. */
   isFinal: () => boolean;
   isStopped: () => boolean;
+  /** The epoch that the row named when it was read last. */
+  rowEpoch: () => string;
   /** Resolves with the next thing that happens to the thread, or after so many milliseconds. */
   happens: (milliseconds: number) => Promise<unknown>;
   sleep: (milliseconds: number) => Promise<void>;
@@ -52,6 +54,9 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
   const isBehind = (position: ViewerPosition) =>
     !pipeline.finished() && isLaterEpoch(position.epoch ?? FIRST_EPOCH, fanOut.epoch());
 
+  /** Whether the row knows of that log; one that it does not know either is foreign, and reset. */
+  const isNamed = (position: ViewerPosition) => !isLaterEpoch(position.epoch ?? FIRST_EPOCH, deps.rowEpoch());
+
   /** What the viewer lacks and the window no longer holds: its position is exact where that can still be had. */
   async function readAgain(position: ViewerPosition): Promise<ReadAgain | null> {
     const missing = fanOut.missing(position);
@@ -71,8 +76,9 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
       drained: () => member?.drained(),
       sendToRun: deps.sendToRun,
     };
-    const behindUntil = now() + POSITION_WAIT_MS;
-    while (isBehind(position) && !gone && !deps.isStopped() && now() < behindUntil) await deps.sleep(20);
+    const came = now();
+    const waitMs = () => (isNamed(position) ? POSITION_WAIT_MS : AHEAD_WAIT_MS);
+    while (isBehind(position) && !gone && !deps.isStopped() && now() - came < waitMs()) await deps.sleep(20);
     const judged = position.after === undefined || (await judgeable(position, () => gone));
     const until = now() + POSITION_WAIT_MS;
     while (deps.isFinal() && !pipeline.finished() && !gone && now() < until)
@@ -82,7 +88,7 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
       viewer.close(1012, 'restarting');
       return attachment;
     }
-    if (isBehind(position)) {
+    if (isBehind(position) && isNamed(position)) {
       viewer.close(1013, 'behind');
       return attachment;
     }

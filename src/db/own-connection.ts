@@ -51,6 +51,7 @@ export const createOwnConnection = (deps: OwnConnectionDeps): OwnConnection => {
       connectionString: deps.url,
       application_name: deps.applicationName,
       keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       query_timeout: deps.answerMs ?? CONNECT_TIMEOUT_MS,
       lock_timeout: 3_000,

@@ -130,7 +130,8 @@ export const threadRow = z.object({
   version: z.number(),
   accessVersion: z.number(),
   cancelRequestedAt: time.nullable(),
-  deadlineAt: time,
+  /** From the read to the proposal's deadline, on database time; negative once it has passed. */
+  deadlineInMs: z.number(),
   createdAt: time,
   error: errorSchema.nullable(),
   finalEpoch: z.string().nullable(),

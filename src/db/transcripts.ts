@@ -123,6 +123,11 @@ export const claimTranscript = (db: CommonQueryMethods): Promise<ClaimedTranscri
       p.final_epoch AS epoch, COALESCE(a.runtime_thread_id, a.job_id::text) AS "runtimeThreadId",
       p.transcript_tries AS tries, a.cleaned_at IS NOT NULL AS cleaned`);
 
+/** How many ended runs have a transcript that lacks frames and was not given up. */
+export const incompleteTranscripts = (db: CommonQueryMethods): Promise<number> =>
+  db.oneFirst(named('incomplete_transcripts', z.object({ count: z.number() }))`
+    SELECT count(*) AS count FROM proposals WHERE transcript_due_at IS NOT NULL`);
+
 const extent = z.object({ firstSeq: z.number(), lastSeq: z.number(), bytes: z.number() });
 export type PartExtent = z.infer<typeof extent>;
 

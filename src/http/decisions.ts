@@ -42,8 +42,10 @@ export function decisionRoutes(deps: {
         });
         switch (result.kind) {
           case 'ok':
-            if (result.first) deps.metrics.proposalsResolvedTotal.inc({ resolution: 'approved' });
-            deps.directory.notice(row.threadId);
+            call.afterCommit(() => {
+              if (result.first) deps.metrics.proposalsResolvedTotal.inc({ resolution: 'approved' });
+              deps.directory.notice(row.threadId);
+            });
             return {
               status: 200,
               body: {
@@ -89,8 +91,10 @@ export function decisionRoutes(deps: {
           ...(call.body.reason == null ? {} : { reason: call.body.reason }),
         });
         if (result.kind !== 'ok') throw refusalOf(result, row.status);
-        if (result.first) deps.metrics.proposalsResolvedTotal.inc({ resolution: 'rejected' });
-        deps.directory.notice(row.threadId);
+        call.afterCommit(() => {
+          if (result.first) deps.metrics.proposalsResolvedTotal.inc({ resolution: 'rejected' });
+          deps.directory.notice(row.threadId);
+        });
         return { status: 200, body: { proposal_id: row.id, status: 'resolved', resolution: 'rejected' } };
       },
     }),
@@ -111,7 +115,7 @@ export function decisionRoutes(deps: {
         if (result === 'forbidden') throw notOwner();
         if (result === 'not_processing')
           throw new AppError('not_processing', `The proposal is ${row.status}.`);
-        deps.directory.notice(row.threadId);
+        call.afterCommit(() => deps.directory.notice(row.threadId));
         const now = await findProposalFor(call.db, { proposalId: row.id, userId: call.identity.userId });
         return { status: 202, body: { proposal_id: row.id, status: now?.row.status ?? row.status } };
       },

@@ -195,6 +195,7 @@ async function handled(
     db: deps.db,
     key,
     requestId: trail.requestId,
+    afterCommit: (effect) => effect(),
   };
   if (route.access !== 'token') return route.handle(call);
   if (route.waitsElsewhere) {

@@ -4,6 +4,7 @@ import type { ThreadDirectory } from '../actors/thread-directory.js';
 import { pendingCount } from '../db/outbox.js';
 import { withDeadline } from '../db/pool.js';
 import { proposalCounts } from '../db/proposals.js';
+import { incompleteTranscripts } from '../db/transcripts.js';
 import { type Metrics, setCounts } from '../telemetry/metrics.js';
 import { activeWindows, type KnownUsers } from './known-users.js';
 
@@ -22,4 +23,7 @@ export function collectGauges(deps: {
     setCounts(metrics.proposals, 'status', await withDeadline(proposalCounts(db), deadlineMs)),
   );
   metrics.onCollect(async () => metrics.outboxPending.set(await withDeadline(pendingCount(db), deadlineMs)));
+  metrics.onCollect(async () =>
+    metrics.transcriptsIncomplete.set(await withDeadline(incompleteTranscripts(db), deadlineMs)),
+  );
 }

@@ -47,12 +47,16 @@ export async function answerOnce(
   const begun = await beginKey(call.db, { ...named, bodyHash: key.bodyHash });
   if (begun !== 'new') return replayOf(begun);
   try {
-    return await call.db.transaction(async (db) => {
-      const answer = await settled(() => handle({ ...call, db }), { instance, requestId: call.requestId });
+    const { answer, effects } = await call.db.transaction(async (db) => {
+      const effects: (() => void)[] = [];
+      const inside = { ...call, db, afterCommit: (effect: () => void) => void effects.push(effect) };
+      const answer = await settled(() => handle(inside), { instance, requestId: call.requestId });
       const stored = { body: answer.body ?? null, headers: answer.headers ?? {} };
       await finishKey(db, { ...named, status: answer.status, body: stored });
-      return answer;
+      return { answer, effects };
     });
+    for (const effect of effects) effect();
+    return answer;
   } catch (error) {
     await dropKey(call.db, named).catch(() => undefined);
     throw error;

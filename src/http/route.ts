@@ -18,6 +18,10 @@ export interface Call<Body, Query> {
   db: CommonQueryMethods;
   key: IdempotencyKey | null;
   requestId: string;
+  /**
+   * For whatever is not in the database: runs once `db` has committed. A transaction may be run again, or be rolled back.
+   */
+  afterCommit(effect: () => void): void;
 }
 
 /** The caller's `Idempotency-Key`, where it sent one. */

@@ -5,7 +5,7 @@ import type { CommonQueryMethods } from 'slonik';
 import type { ThreadDirectory } from '../actors/thread-directory.js';
 import type { Config } from '../config.js';
 import { pendingMigrations } from '../db/migrate.js';
-import { createPulse, type Pulse } from '../db/pulse.js';
+import type { Pulse } from '../db/pulse.js';
 import type { Publish } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -27,8 +27,8 @@ import { createUpgrade } from './viewer-upgrade.js';
 export interface ServerDeps {
   config: Pick<Config, 'production' | 'http' | 'viewers' | 'auth' | 'database' | 'runtime' | 'runs'>;
   db: CommonQueryMethods;
-  /** What the pool of `db` tells of its answers. */
-  pulse?: Pulse;
+  /** What the pool of `db` tells of its answers; without it only deadlines end a wait. */
+  pulse?: Pick<Pulse, 'silentMs' | 'isIdle'>;
   directory: ThreadDirectory;
   metrics: Metrics;
   log: Logger;
@@ -84,7 +84,7 @@ export async function createServer(deps: ServerDeps): Promise<Server> {
     gate: createDatabaseGate({
       bulkhead: createBulkhead({ width, queue: width * waitingPerPlace }),
       deadlineMs: config.database.queryDeadlineMs,
-      pulse: deps.pulse ?? createPulse(),
+      pulse: deps.pulse ?? { silentMs: () => 0, isIdle: () => true },
       now: () => performance.now(),
     }),
   };

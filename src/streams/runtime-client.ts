@@ -15,8 +15,15 @@ import { circuitStateValues, type Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent, traceparentOf, withSpan } from '../telemetry/tracing.js';
 import { type BackOffOptions, backOffDelayMs } from './back-off.js';
 import { createRuntimeCircuit, type Health, type RuntimeCircuit } from './runtime-circuit.js';
-import { createExchanger, type Exchange, type ExchangeRequest, isAwayStatus } from './runtime-exchange.js';
+import {
+  createExchanger,
+  type Exchange,
+  type ExchangeRequest,
+  isAwayStatus,
+  isFromRuntime,
+} from './runtime-exchange.js';
 import { openRuntimeStream, type StreamRequest } from './runtime-handshake.js';
+import { createRuntimeReach } from './runtime-reach.js';
 
 /** `refused` is certain: no run was started by this call. `unknown`: it may have been; repeat with the same `job_id`. */
 type InvokeResult =
@@ -58,6 +65,8 @@ export interface DeepAgentsRuntimeClient {
   readonly circuit: Pick<RuntimeCircuit, 'state' | 'retryAfterSeconds'>;
   /** Guards `cleanup`: a thousand refused clean-ups must not keep people from starting runs. */
   readonly outboxCircuit: Pick<RuntimeCircuit, 'state' | 'retryAfterSeconds'>;
+  /** For how long (ms) this replica has not reached the runtime by any call or stream; 0 while its last try did. */
+  silentMs(): number;
   /** Aborts what is under way (`unknown`, `away`, `pending`) and closes idle connections. Streams are the callers'. */
   stop(): void;
 }
@@ -76,6 +85,8 @@ export interface RuntimeClientDeps {
   tracer: Tracer;
   log: Pick<Logger, 'info' | 'warn' | 'error'>;
   random: () => number;
+  /** Monotonic milliseconds; the process's clock. */
+  now?: () => number;
   /** For tests of the circuit; 30 s. */
   circuitOpenMs?: number;
   /** For tests of the repetition. */
@@ -96,6 +107,7 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
   const origin = new URL(deps.url);
   const basePath = `${origin.pathname.replace(/\/+$/, '')}/deepagents-runtime`;
   const exchanger = createExchanger({ origin, connectDeadlineMs: config.handshakeTimeoutMs });
+  const reach = createRuntimeReach(deps.now ?? (() => performance.now()));
   let stopped = false;
   const retry = deps.retry ?? { count: 2, baseMs: 100, maxMs: 1_000 };
   const backOff: BackOffOptions = { baseMs: retry.baseMs, maxMs: retry.maxMs, random: deps.random };
@@ -135,6 +147,8 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
         metrics.deepagentsRuntimeRequestsTotal.inc({ endpoint, status: statusLabelOf(exchange) });
         if (exchange.kind === 'answered') span.setAttribute('http.response.status_code', exchange.status);
         const health = healthOf(exchange);
+        if (exchange.kind === 'answered' ? isFromRuntime(exchange.status) : health === 'good') reach.heard();
+        else if (health === 'bad') reach.missed();
         if (health === 'bad')
           span.setStatus({ code: SpanStatusCode.ERROR, message: statusLabelOf(exchange) });
         return { value: exchange, health };
@@ -194,7 +208,7 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
       return result;
     },
     streamWebSocket: (request) =>
-      openRuntimeStream(request, { origin, basePath, config, circuit, metrics, tracer }),
+      openRuntimeStream(request, { origin, basePath, config, circuit, reach, metrics, tracer }),
     async getState(threadId, options = {}) {
       const attempted = await repeated('state', 'GET', threadId, options);
       if (attempted.kind !== 'answered') return { kind: 'away' };
@@ -218,6 +232,7 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
     },
     circuit,
     outboxCircuit,
+    silentMs: reach.silentMs,
     stop() {
       stopped = true;
       exchanger.stop();

@@ -40,6 +40,10 @@ export function isAwayStatus(status: number): boolean {
   return status === 408 || status === 429 || status >= 500;
 }
 
+/** Whether this answer is the runtime's own: a proxy on the way speaks for a runtime that it does not reach. */
+export const isFromRuntime = (status: number): boolean =>
+  !Number.isNaN(status) && (status < 502 || status > 504);
+
 /**
  * Below the 5 s of Node's own servers and the 10 s of uWebSockets.js: whoever lets an idle connection live longer than the
  * other side now and then writes into one that is being closed, and cannot know whether it was heard.

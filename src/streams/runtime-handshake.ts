@@ -4,7 +4,8 @@ import type { Config } from '../config.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent, traceparentOf } from '../telemetry/tracing.js';
 import type { Health, RuntimeCircuit } from './runtime-circuit.js';
-import { isAwayStatus } from './runtime-exchange.js';
+import { isAwayStatus, isFromRuntime } from './runtime-exchange.js';
+import type { RuntimeReach } from './runtime-reach.js';
 
 export interface StreamRequest {
   threadId: string;
@@ -20,6 +21,7 @@ interface HandshakeDeps {
   basePath: string;
   config: Pick<Config['runtime'], 'handshakeTimeoutMs' | 'frameBytes'>;
   circuit: Pick<RuntimeCircuit, 'watch'>;
+  reach: Pick<RuntimeReach, 'heard' | 'missed'>;
   metrics: Pick<Metrics, 'deepagentsRuntimeRequestsTotal' | 'deepagentsRuntimeRequestDurationSeconds'>;
   tracer: Tracer;
 }
@@ -58,6 +60,8 @@ export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): 
     ended();
     deps.metrics.deepagentsRuntimeRequestsTotal.inc({ endpoint: 'stream', status });
     const good = isGood(status);
+    if (isFromRuntime(Number(status))) deps.reach.heard();
+    else if (status !== 'aborted') deps.reach.missed();
     if (!good && status !== 'aborted') span.setStatus({ code: SpanStatusCode.ERROR, message: status });
     span.end();
     // Streams are opened again by themselves, by every thread: their failures would open the circuit at once, and

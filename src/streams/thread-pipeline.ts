@@ -82,8 +82,6 @@ export interface ThreadPipeline {
   close(): void;
 }
 
-/** The longest wait for one frame of a log that is read again. */
-
 export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   const window = createReplayWindow(deps.windowBudget);
   const newestFiles = createNewestFiles();

@@ -86,6 +86,8 @@ export function createMetrics(options: { processMetrics?: boolean; onError?: (er
     ),
     /** Read at scrape time. */
     outboxPending: gauge('outbox_pending', 'Clean-ups that the runtime has not confirmed'),
+    /** Read at scrape time. */
+    transcriptsIncomplete: gauge('transcripts_incomplete', 'Ended runs whose frames are still being stored'),
     threadsTakenOverTotal: counter('threads_taken_over_total', 'Threads taken over from dead replicas'),
     httpRequestsTotal: counter('http_requests_total', 'Answered requests', ['method', 'route', 'status']),
     httpRequestDurationSeconds: histogram(

@@ -1,37 +1,18 @@
-import { trace } from '@opentelemetry/api';
 import type { CommonQueryMethods } from 'slonik';
 import t from 'tap';
-import { createThreadRegistry } from '../../src/actors/thread-registry.js';
-import { loadConfig } from '../../src/config.js';
 import { grantViewer, revokeViewer } from '../../src/db/access.js';
-import { createFrameCounts } from '../../src/streams/frame-counts.js';
-import { createWindowBudget } from '../../src/streams/replay-window.js';
-import { createDeepAgentsRuntimeClient } from '../../src/streams/runtime-client.js';
-import { createRuntimeFrames } from '../../src/streams/runtime-socket.js';
-import { createLogger } from '../../src/telemetry/logger.js';
-import { createMetrics } from '../../src/telemetry/metrics.js';
 import { createTestDatabase } from '../support/database.js';
-import { createFakeTopics } from '../support/fake-viewer.js';
 import { createScriptedRuntime } from '../support/scripted-runtime.js';
 import { seedProposal, seedWorkflow } from '../support/seed.js';
 import { until } from '../support/until.js';
+import { createRegistry } from './support/registry.js';
 
 t.test(
   'a viewer that joins while access is being withdrawn is found at the next reading (rule 19)',
   async (t) => {
     const { pool } = await createTestDatabase(t);
     const runtime = await createScriptedRuntime();
-    const config = loadConfig({ JWT_SECRET: 'x'.repeat(32) });
-    const metrics = createMetrics({ processMetrics: false });
-    const log = createLogger({ level: 'silent', production: true });
-    const client = createDeepAgentsRuntimeClient({
-      url: runtime.url,
-      config: config.runtime,
-      metrics,
-      tracer: trace.getTracer('test'),
-      log,
-      random: Math.random,
-    });
+    t.teardown(() => runtime.stop());
     // Between the judging of who is there and the reading of the row, which the actor takes the version from.
     let between: (() => Promise<unknown>) | null = null;
     const db = new Proxy(pool, {
@@ -47,34 +28,7 @@ t.test(
         };
       },
     }) as unknown as CommonQueryMethods;
-    const topics = createFakeTopics();
-    const registry = createThreadRegistry({
-      db,
-      client,
-      runtimeFrames: createRuntimeFrames({
-        open: ({ threadId }) => client.streamWebSocket({ threadId, after: null, epoch: null }),
-        pingIntervalMs: 5_000,
-        frameBytes: 1 << 20,
-      }),
-      runtimeLog: { read: async () => ({ frames: [], rest: 'gone' }) },
-      transcripts: { complete: async () => undefined },
-      publish: topics.publish,
-      windowBudget: createWindowBudget(config.window),
-      frameCounts: createFrameCounts(),
-      config,
-      metrics,
-      log,
-      node: 'node-1',
-      random: Math.random,
-      now: () => performance.now(),
-      onCleanUpDue: () => undefined,
-      sole: false,
-    });
-    t.teardown(async () => {
-      await registry.stop();
-      client.stop();
-      await runtime.stop();
-    });
+    const { registry, topics } = createRegistry(t, { pool: db, runtimeUrl: runtime.url, node: 'node-1' });
     const row = await seedProposal(pool, await seedWorkflow(pool), { ownerNode: 'node-1' });
     // The stored input of the seed is no whole job; the run is opened and says nothing.
     runtime.script.invoke = () => ({ status: 200, body: { thread_id: row.jobId, status: 'started' } });

@@ -27,7 +27,7 @@ const partOf = async (from: number, to: number, bytes = 10) => {
 function house(proposalId: string, pieces: (Piece | Promise<Piece>)[] = []) {
   const asked: unknown[] = [];
   const warnings: unknown[] = [];
-  const state = { isFinal: false, stopped: false, clock: 0, reads: 0 };
+  const state = { isFinal: false, stopped: false, clock: 0, stands: false, reads: 0 };
   const older = createOlderFrames({
     db: {
       maybeOne: (...query: Parameters<typeof pool.maybeOne>) => {
@@ -46,7 +46,7 @@ function house(proposalId: string, pieces: (Piece | Promise<Piece>)[] = []) {
     isFinal: () => state.isFinal,
     isStopped: () => state.stopped,
     async sleep(milliseconds) {
-      state.clock += milliseconds;
+      if (!state.stands) state.clock += milliseconds;
       await wait(1);
     },
     now: () => state.clock,
@@ -92,6 +92,11 @@ t.test('while the run lives they come from the runtime’s log, one read at a ti
   );
   answer(piece('more', 5, 6));
   t.strictSame(await both, [[5, 6], [8]]);
+  t.strictSame(
+    await Promise.all([read('2.3', 7, 9), read('2.3', 7, 9)]),
+    [[8], [8]],
+    'and is kept for others',
+  );
   t.strictSame(await read('1.3', 4, 9), [], 'an earlier attempt has no log any more');
   t.equal(asked.length, 2);
 });
@@ -138,6 +143,7 @@ t.test('a transcript that is being completed is waited for, and not for ever (ru
   t.strictSame(await read('2.1', 6, 8), [7, 8], 'what is there is there');
   t.strictSame(await read('2.1', 2, 8), [7, 8], 'after the wait what is there');
   t.ok(state.clock >= 3_000);
+  state.stands = true;
   const found = read('2.1', 2, 8);
   await add(await partOf(1, 6));
   t.strictSame(await found, [3, 4, 5, 6]);

@@ -31,7 +31,14 @@ const events = {
   'cancel.requested': { type: 'cancel.requested' },
   'deadline.passed': { type: 'deadline.passed' },
   'row.lost': { type: 'row.lost' },
-  'row.gained': { type: 'row.gained', attempt: 2, jobId: 'job-2', runtimeThreadId: null },
+  'row.gained': { type: 'row.gained', attempt: 2, jobId: 'job-2', runtimeThreadId: null, poisoned: false },
+  'row.gained, poisoned': {
+    type: 'row.gained',
+    attempt: 2,
+    jobId: 'job-2',
+    runtimeThreadId: null,
+    poisoned: true,
+  },
   'row.advanced': { type: 'row.advanced', attempt: 2, jobId: 'job-2', runtimeThreadId: 'run-2' },
   'row.finished as completed': { type: 'row.finished', status: 'completed' },
   'row.finished as failed': { type: 'row.finished', status: 'failed' },
@@ -60,6 +67,7 @@ const nothing = {
   'deadline.passed': '=',
   'row.lost': '=',
   'row.gained': '=',
+  'row.gained, poisoned': '=',
   'row.advanced': '=',
   'row.finished as completed': '=',
   'row.finished as failed': '=',
@@ -124,7 +132,7 @@ const table: Record<ProposalState, Record<EventName, Expected>> = {
   },
   // The commit that is under way decides; it carries the conditions and says what came of it.
   finalizing: { ...nothing },
-  following: { ...nothing, ...finishes, 'row.gained': 'invoking' },
+  following: { ...nothing, ...finishes, 'row.gained': 'invoking', 'row.gained, poisoned': 'finalizing' },
   completed: { ...nothing, 'row.finished as failed': 'failed', 'row.finished as resolved': 'resolved' },
   failed: { ...nothing },
   resolved: { ...nothing },
@@ -148,6 +156,7 @@ const input: ProposalInput = {
   status: 'processing',
   awaited: true,
   cancelled: false,
+  poisoned: false,
 };
 
 /** The machine with actors that answer when the test says so. */
@@ -342,19 +351,44 @@ t.test('a life that was cancelled while nobody owned it ends as cancelled', asyn
   actor.stop();
 });
 
+t.test('a reader that knew of the cancel ends the life as cancelled when it becomes the owner', async (t) => {
+  const { actor, waiting } = machine({ role: 'reader', cancelled: true });
+  t.equal(stateOf(actor), 'following');
+  actor.send(events['row.gained']);
+  t.equal(stateOf(actor), 'finalizing');
+  t.match(actor.getSnapshot().context, { attempt: 2, jobId: 'job-2' });
+  t.match(waiting.verdicts, [{ kind: 'failed', error: { code: 'cancelled' } }]);
+  actor.stop();
+});
+
 t.test('a run that ran out of time says why', async (t) => {
-  for (const [state, code] of [
-    ['invoking', 'runtime_unavailable'],
-    ['streaming', 'deadline_exceeded'],
-    ['reconnecting', 'runtime_unavailable'],
-    ['retrying', 'runtime_unavailable'],
+  for (const [state, kind, code] of [
+    ['invoking', 'overdue', 'runtime_unavailable'],
+    ['streaming', 'overdue', 'deadline_exceeded'],
+    ['reconnecting', 'overdue', 'runtime_unavailable'],
+    ['retrying', 'failed', 'runtime_unavailable'],
   ] as const) {
     const { actor, waiting } = await machineIn(state);
     actor.send(events['deadline.passed']);
-    t.match(waiting.verdicts, [{ error: { code } }], state);
+    t.match(waiting.verdicts, [{ kind, error: { code } }], state);
     actor.stop();
   }
 });
+
+t.test(
+  'a thread that brought down replica after replica is failed without being run again (rule 13)',
+  async (t) => {
+    const made = machine({ poisoned: true });
+    const gained = machine({ role: 'reader', poisoned: true });
+    t.equal(stateOf(gained.actor), 'following', 'a reader judges nothing');
+    gained.actor.send(events['row.gained, poisoned']);
+    for (const { actor, waiting } of [made, gained]) {
+      t.equal(stateOf(actor), 'finalizing');
+      t.match(waiting.verdicts, [{ kind: 'failed', error: { code: 'poisoned', retryable: false } }]);
+      actor.stop();
+    }
+  },
+);
 
 t.test('some failures are never tried again, whatever the runtime says of them', async (t) => {
   for (const code of [

@@ -37,6 +37,7 @@ function bench(
     sleep: async () => undefined,
     delayMs: () => 0,
     pastDeadline: () => false,
+    mayAskAgain: () => false,
     allowed: { fileBytes: 100, files: 10 },
     onCommitted: (...what: unknown[]) => committed.push(what),
     onTranscriptLacking: (...what: unknown[]) => lacking.push(what),

@@ -10,7 +10,15 @@ interface Joined {
 
 /** An entrance on a clock of its own: waiting moves the clock and lets `passes` happen. */
 function entrance(passes: (now: number) => void = () => undefined) {
-  const thread = { known: false, finished: false, final: false, stopped: false, epoch: '1.1', released: 0 };
+  const thread = {
+    known: false,
+    finished: false,
+    final: false,
+    stopped: false,
+    epoch: '1.1',
+    rowEpoch: '1.1',
+    released: 0,
+  };
   const joined: Joined[] = [];
   const closed: number[] = [];
   const calls = { drained: 0, left: 0 };
@@ -40,6 +48,7 @@ function entrance(passes: (now: number) => void = () => undefined) {
     facts: () => ({ thread_id: 't', proposal_id: 'p', status: 'processing', phase: 'streaming' }),
     isFinal: () => thread.final,
     isStopped: () => thread.stopped,
+    rowEpoch: () => thread.rowEpoch,
     happens: pass,
     sleep: pass,
     now: () => clock,
@@ -100,21 +109,25 @@ t.test('a position ahead of us waits 1 s for numbers that another replica has se
 });
 
 t.test(
-  'a position in a later log than ours waits for it, and is sent elsewhere when it does not come',
+  'a position in a log that the row names and we have not waits for it, and is sent elsewhere when it does not come',
   async (t) => {
     for (const later of ['1.2', '2.1', '1.closed']) {
       const coming = entrance((now) => {
         if (now >= 700) coming.thread.epoch = later;
       });
-      coming.thread.known = true;
+      Object.assign(coming.thread, { known: true, rowEpoch: later });
       await coming.attach({ after: 0, epoch: later });
       t.match(coming.joined, [{ trusted: false, at: 700 }], later);
       const never = entrance();
-      never.thread.known = true;
+      Object.assign(never.thread, { known: true, rowEpoch: later });
       await never.attach({ after: 4, epoch: later });
       t.strictSame(never.joined, [], `${later} is not answered from the log before`);
       t.strictSame(never.closed, [1013]);
     }
+    const foreign = entrance();
+    foreign.thread.known = true;
+    await foreign.attach({ after: 4, epoch: '9.9' });
+    t.match(foreign.joined, [{ trusted: false, at: 1_000 }], 'one that nobody names is foreign after 1 s');
     const earlier = entrance();
     Object.assign(earlier.thread, { known: true, epoch: '2.1' });
     await earlier.attach({ after: 4, epoch: '1.9' });

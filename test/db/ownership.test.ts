@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import t from 'tap';
 import { z } from 'zod';
 import { grantViewer, revokeViewer } from '../../src/db/access.js';
@@ -17,9 +18,10 @@ import {
   takeOver,
   unfinishedOwnedBy,
 } from '../../src/db/proposals.js';
+import type { ThreadRow } from '../../src/db/row-schemas.js';
 import { commitPhase, giveUp } from '../../src/db/run-progress.js';
 import { noRow } from '../../src/db/statement.js';
-import { clearTakenOver } from '../../src/db/threads.js';
+import { clearTakenOver, giveUpOwned } from '../../src/db/threads.js';
 import { createTestDatabase } from '../support/database.js';
 import { completeWith, fenceOf, seedProposal, seedWorkflow } from '../support/seed.js';
 
@@ -56,7 +58,7 @@ t.test('a take-over raises the generation, and the owner before can write no mor
   t.equal(await takeOver(pool, { ...wanted, fromGeneration: 2 }), null);
   const taken = await takeOver(pool, wanted);
   t.match(taken, { ownerNode: 'new', ownerGeneration: 2, version: 2, takenOver: 1, jobId: row.threadId });
-  t.same(await readThread(pool, row), taken);
+  t.same({ ...(await readThread(pool, row)), deadlineInMs: taken?.deadlineInMs }, taken);
   const opened = { from: 'invoking', to: 'streaming', event: 'runtime.opened', attempt: 1 } as const;
   t.equal(await commitPhase(pool, fenceOf(row), opened), null);
   t.match((await listTransitions(pool, row)).at(-1), {
@@ -126,6 +128,35 @@ t.test('what may be revived: nobody’s, a stranger’s and the dead’s, never 
   );
 });
 
+t.test('a replica that stops gives up what is its own, in batches, each on record (rule 12)', async (t) => {
+  const workflow = await seedWorkflow(pool);
+  const seed = (ownerNode: string) => seedProposal(pool, workflow, { ownerNode });
+  const mine = await Promise.all(Array.from({ length: 5 }, () => seed('stopping')));
+  const [kept, locked] = mine as [ThreadRow, ThreadRow];
+  const others = await seed('living');
+  const give = (except: string[] = []) => giveUpOwned(pool, { node: 'stopping', except, limit: 2 });
+  const holder = new pg.Client({ connectionString: url });
+  await holder.connect();
+  await holder.query('BEGIN');
+  await holder.query('SELECT 1 FROM proposals WHERE id = $1 FOR UPDATE', [locked.proposalId]);
+  t.equal(await give([kept.threadId]), 2);
+  t.equal(await give([kept.threadId]), 1, 'the one that is held is passed over');
+  await holder.end();
+  t.equal(await give(), 2);
+  t.equal(await give(), 0);
+  for (const row of mine) {
+    t.match(await readThread(pool, row), { ownerNode: null, ownerGeneration: 1, version: 2, takenOver: 0 });
+    t.match((await listTransitions(pool, row)).at(-1), { event: 'given_up', details: { node: 'stopping' } });
+    const opened = { from: 'invoking', to: 'streaming', event: 'runtime.opened', attempt: 1 } as const;
+    t.equal(
+      await commitPhase(pool, fenceOf(row), opened),
+      null,
+      'a commit that was under way touches nothing',
+    );
+  }
+  t.match(await readThread(pool, others), { ownerNode: 'living', version: 1 });
+});
+
 t.test('one query re-reads what may have moved', async (t) => {
   const workflow = await seedWorkflow(pool);
   const rows = [await seedProposal(pool, workflow), await seedProposal(pool, workflow)];
@@ -179,7 +210,7 @@ t.test('a viewer is let in and out by the owner, and open sockets can find out',
   t.same(heard, [row.threadId, row.threadId]);
 });
 
-t.test('a listener that lost its connection comes back and says so', async (t) => {
+t.test('a listener that lost its connection comes back and says so (rule 11)', async (t) => {
   let connects = 0;
   const warnings: string[] = [];
   const heard: string[] = [];

@@ -91,9 +91,17 @@ const statementsOf = async (work: (db: never) => Promise<unknown>): Promise<Quer
 const { findProposalFor, findThreadFor, listProposals, readInput, readLastFrames } = await import(
   '../../src/db/proposals.js'
 );
-const { listReviveable, readThread, rereadThreads, takeOver, unfinishedOwnedBy } = await import(
-  '../../src/db/threads.js'
-);
+const {
+  clearTakenOver,
+  countUnfinished,
+  giveUpOwned,
+  listOverdue,
+  listReviveable,
+  readThread,
+  rereadThreads,
+  takeOver,
+  unfinishedOwnedBy,
+} = await import('../../src/db/threads.js');
 const { commitCompleted, commitFailed, commitPhase, commitRefusedStart, commitRetry, findTransition } =
   await import('../../src/db/run-progress.js');
 const { findDraft } = await import('../../src/db/drafts.js');
@@ -132,6 +140,8 @@ const hot: Record<string, (db: never) => Promise<unknown>> = {
   unfinishedOwnedBy: (db) => unfinishedOwnedBy(db, { node: 'node-1' }),
   takeOver: (db) =>
     takeOver(db, { ...some, fromNode: 'node-1', fromGeneration: 1, toNode: 'x', transitionId: randomUUID() }),
+  clearTakenOver: (db) => clearTakenOver(db, fence),
+  giveUpOwned: (db) => giveUpOwned(db, { node: 'node-1', except: [], limit: 200 }),
   commitPhase: (db) => commitPhase(db, fence, { ...move, to: 'finalizing', runtimeThreadId: 'r' }),
   commitRetry: (db) =>
     commitRetry(db, fence, { ...move, nextAttempt: 2, nextJobId: randomUUID(), outcome: 'stalled' }),
@@ -194,6 +204,8 @@ t.test('the sweeps go by their indexes where PostgreSQL may not scan', async (t)
   await pool.query(named('no_scan', noRow)`SET enable_seqscan = off`);
   const sweeps: Record<string, (db: never) => Promise<unknown>> = {
     purgeTickets: (db) => purgeTickets(db),
+    countUnfinished: (db) => countUnfinished(db, { node: 'x' }),
+    listOverdue: (db) => listOverdue(db, { node: 'x', graceMs: 60_000, limit: 200 }),
     listReviveable: (db) => listReviveable(db, { node: 'x', all: false, limit: 200 }),
     listWorkflows: hot.listWorkflows as (db: never) => Promise<unknown>,
     findDraft: hot.findDraft as (db: never) => Promise<unknown>,

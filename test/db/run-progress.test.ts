@@ -65,7 +65,7 @@ t.test('a stale version, a stale generation or a repeated commit touches nothing
   t.equal(await commitCompleted(pool, { ...fence, generation: 9 }, result), null);
   t.equal(await commitFailed(pool, { ...fence, version: 9 }, failure), null);
   t.equal(await giveUp(pool, { ...fence, version: 9 }, { from: 'invoking', attempt: 1 }), null);
-  t.same(await readThread(pool, row), row);
+  t.same({ ...(await readThread(pool, row)), deadlineInMs: row.deadlineInMs }, row);
   t.equal((await listTransitions(pool, row)).length, 1);
   t.ok(await commitPhase(pool, fence, opened));
   t.equal(await commitPhase(pool, fence, opened), null, 'the same once more');
@@ -113,7 +113,7 @@ t.test('a cancel that was committed first wins over the completion (rule 4)', as
   t.ok(await commitFailed(pool, { ...fenceOf(row), version: 2 }, failure));
 });
 
-t.test('a retry closes the attempt, orders its clean-up and opens the next', async (t) => {
+t.test('a retry closes the attempt, orders its clean-up and opens the next (rule 15)', async (t) => {
   const row = await seedProposal(pool, await seedWorkflow(pool));
   await commitPhase(pool, fenceOf(row), { ...opened, runtimeThreadId: 'rt-9' });
   const nextJobId = randomUUID();
@@ -149,7 +149,7 @@ t.test('a retry closes the attempt, orders its clean-up and opens the next', asy
   ]);
 });
 
-t.test('every commit is heard by a listener', async (t) => {
+t.test('every commit is heard by a listener (rule 11)', async (t) => {
   const heard: string[] = [];
   const listener = createListener({
     url,

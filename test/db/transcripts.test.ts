@@ -9,6 +9,7 @@ import {
   addTranscriptPart,
   claimTranscript,
   finishTranscript,
+  incompleteTranscripts,
   listTranscriptParts,
   packPart,
   readTranscriptPart,
@@ -119,6 +120,7 @@ t.test(
   async (t) => {
     const rows = await Promise.all([ended(), ended(), ended()]);
     t.equal(await claimTranscript(pool), null, 'its owner has its time');
+    t.equal(await incompleteTranscripts(pool), rows.length);
     for (const row of rows) await fallDue(row);
     const claims = await Promise.all(Array.from({ length: 6 }, () => claimTranscript(pool)));
     const got = claims.flatMap((claim) => (claim === null ? [] : [claim]));

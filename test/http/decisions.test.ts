@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import t from 'tap';
+import type { DatabasePool } from 'slonik';
+import t, { type Test } from 'tap';
 import { type Api, createApi } from '../support/api.js';
 
 const wire = (text: string) => ({ content: text.split('\n') });
@@ -212,6 +213,43 @@ t.test('a key makes a decision repeatable, for this proposal and this body only'
   t.match(await api.call('ada', 'POST', `${one.path}/approve`, { headers, body: { files: ['/a.md'] } }), {
     status: 422,
   });
+});
+
+/** A pool whose transactions are all rolled back once and run again, as after a deadlock. */
+const twice = (t: Test) => {
+  const behind: { pool: DatabasePool | null } = { pool: null };
+  const pool = () => behind.pool as DatabasePool;
+  const transaction: DatabasePool['transaction'] = async (work) => {
+    await t.rejects(
+      pool().transaction(async (tx) => {
+        await work(tx);
+        throw new Error('rolled back');
+      }),
+    );
+    return pool().transaction(work);
+  };
+  const db = new Proxy({} as DatabasePool, {
+    get: (_, name: keyof DatabasePool) => (name === 'transaction' ? transaction : pool()[name]),
+  });
+  return { db, behind };
+};
+
+t.test('a transaction that is run again does nothing twice outside the database (rule 1)', async (t) => {
+  const { db, behind } = twice(t);
+  const api = await createApi(t, { db });
+  behind.pool = api.pool;
+  const headers = { 'idempotency-key': 'once' };
+  const one = await completed(api, { '/a.md': wire('x') });
+  const two = await completed(api, { '/a.md': wire('x') });
+  api.directory.noticed.length = 0;
+  t.equal((await api.call('ada', 'POST', `${one.path}/approve`, { headers })).status, 200);
+  t.equal((await api.call('ada', 'POST', `${two.path}/reject`, { headers })).status, 200);
+  t.equal(api.directory.noticed.length, 2);
+  const metrics = await api.metrics.render();
+  t.match(metrics, /proposals_resolved_total{resolution="approved"} 1\n/);
+  t.match(metrics, /proposals_resolved_total{resolution="rejected"} 1\n/);
+  t.equal((await api.call('ada', 'POST', `${two.path}/reject`, { headers })).status, 200);
+  t.equal(api.directory.noticed.length, 2, 'an answer that is given again changes nothing');
 });
 
 t.test(

@@ -9,7 +9,7 @@ const nothing = z.object({});
 const jobsOf = (requests: readonly ScriptedRequest[]) => requests.map(({ threadId }) => threadId);
 
 t.test(
-  'an invoke without an answer is 202, and is repeated with the same job until there is one',
+  'an invoke without an answer is 202, and is repeated with the same job until there is one (rule 7)',
   async (t) => {
     for (const [manner, config] of [
       ['cut', {}],
@@ -84,56 +84,59 @@ t.test('a later invoke that is refused is away, and one that is rejected ends th
   t.match(await house.proposal(proposalId), { status: 'failed', attempt: 2 });
 });
 
-t.test('four attempts are all there are, each invoked only when the one before is over', async (t) => {
-  const house = await createHouse(t, {
-    cleanup: () => ({ status: 404, body: { code: 'other', message: 'x' } }),
-  });
-  let mayEnd = true;
-  house.runtime.script.state = (request) =>
-    mayEnd
-      ? undefined
-      : {
-          status: 200,
-          body: { thread_id: request.threadId, status: 'running', result: null, generated_files: null },
-        };
-  house.runtime.script.run = (thread) => {
-    thread.push('on_llm_stream', { content: 'a' });
-    thread.fail('model_error\u0000', 'No.', true);
-  };
-  const started = await startRefinement(house.replica, 'ann');
-  const watcher = await house.replica.watch('ann', started.threadId);
-  await watcher.closed;
-  t.match(await house.proposal(started.proposalId), {
-    status: 'failed',
-    attempt: 4,
-    error: { code: 'model_error\uFFFD' },
-  });
-  const jobs = jobsOf(house.runtime.requestsOf('invoke'));
-  t.equal(jobs.length, 4);
-  t.equal(new Set(jobs).size, 4);
-  const attempts = watcher.frames
-    .filter((frame) => frame.event_type === 'on_retry')
-    .map((frame) => frame.data.attempt);
-  t.strictSame(attempts, [2, 3, 4].slice(-attempts.length));
-  t.equal(watcher.kinds().filter((kind) => kind === 'error').length, 1, 'only the last error is shown');
-  t.equal(watcher.kinds().filter((kind) => kind === 'end').length, 1);
+t.test(
+  'four attempts are all there are, each invoked only when the one before is over (rule 7)',
+  async (t) => {
+    const house = await createHouse(t, {
+      cleanup: () => ({ status: 404, body: { code: 'other', message: 'x' } }),
+    });
+    let mayEnd = true;
+    house.runtime.script.state = (request) =>
+      mayEnd
+        ? undefined
+        : {
+            status: 200,
+            body: { thread_id: request.threadId, status: 'running', result: null, generated_files: null },
+          };
+    house.runtime.script.run = (thread) => {
+      thread.push('on_llm_stream', { content: 'a' });
+      thread.fail('model_error\u0000', 'No.', true);
+    };
+    const started = await startRefinement(house.replica, 'ann');
+    const watcher = await house.replica.watch('ann', started.threadId);
+    await watcher.closed;
+    t.match(await house.proposal(started.proposalId), {
+      status: 'failed',
+      attempt: 4,
+      error: { code: 'model_error\uFFFD' },
+    });
+    const jobs = jobsOf(house.runtime.requestsOf('invoke'));
+    t.equal(jobs.length, 4);
+    t.equal(new Set(jobs).size, 4);
+    const attempts = watcher.frames
+      .filter((frame) => frame.event_type === 'on_retry')
+      .map((frame) => frame.data.attempt);
+    t.strictSame(attempts, [2, 3, 4].slice(-attempts.length));
+    t.equal(watcher.kinds().filter((kind) => kind === 'error').length, 1, 'only the last error is shown');
+    t.equal(watcher.kinds().filter((kind) => kind === 'end').length, 1);
 
-  mayEnd = false;
-  delete house.runtime.script.run;
-  const { thread, proposalId, watcher: second } = await house.running();
-  thread.fail('model_error', 'No.', true);
-  await second.until('on_retry');
-  const asked = house.runtime.requestsOf('state').length;
-  await house.runtime.untilRequest('state', asked + 3);
-  t.equal(house.runtime.requestsOf('invoke').length, 5, 'neither confirmed nor ended: it is not invoked');
-  delete house.runtime.script.cleanup;
-  await house.pool.query(sql.type(nothing)`UPDATE outbox SET due_at = now()`);
-  const next = await house.attempt(6);
-  t.ok(house.runtime.requestsOf('cleanup').some(({ threadId }) => threadId === thread.id));
-  next.pushFiles({ '/a.md': 'two' });
-  next.end();
-  t.match(await untilStatus(house.replica, proposalId, 'completed'), { attempt: 2 });
-});
+    mayEnd = false;
+    delete house.runtime.script.run;
+    const { thread, proposalId, watcher: second } = await house.running();
+    thread.fail('model_error', 'No.', true);
+    await second.until('on_retry');
+    const asked = house.runtime.requestsOf('state').length;
+    await house.runtime.untilRequest('state', asked + 3);
+    t.equal(house.runtime.requestsOf('invoke').length, 5, 'neither confirmed nor ended: it is not invoked');
+    delete house.runtime.script.cleanup;
+    await house.pool.query(sql.type(nothing)`UPDATE outbox SET due_at = now()`);
+    const next = await house.attempt(6);
+    t.ok(house.runtime.requestsOf('cleanup').some(({ threadId }) => threadId === thread.id));
+    next.pushFiles({ '/a.md': 'two' });
+    next.end();
+    t.match(await untilStatus(house.replica, proposalId, 'completed'), { attempt: 2 });
+  },
+);
 
 t.test('a run that the runtime has lost is tried again, and one that was cleaned up too', async (t) => {
   const house = await createHouse(t);

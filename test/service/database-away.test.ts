@@ -1,4 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
+import pg from 'pg';
 import { sql } from 'slonik';
 import t, { type Test } from 'tap';
 import { z } from 'zod';
@@ -192,6 +193,35 @@ t.test(
     await server.start();
     await endedOnce(t, runs);
     await healed([house.replica, other]);
+  },
+);
+
+t.test(
+  'a pool whose connections all wait says so by /ready, refuses who comes, and heals by itself',
+  { timeout: 60_000 },
+  async (t) => {
+    const house = await createHouse(t, {}, { database: { poolSize: 3 } }, server);
+    const { thread, watcher } = await house.running();
+    const locker = new pg.Client({ connectionString: server.url });
+    await locker.connect();
+    t.teardown(() => locker.end());
+    await locker.query('BEGIN; LOCK TABLE workflows, proposals IN ACCESS EXCLUSIVE MODE');
+    const waiting = [asked(house.replica), asked(house.replica)];
+    await eventually('not ready', async () => {
+      const ready = await readiness(house.replica);
+      if (ready.tookMs > 4_000) throw new Error(`ready said so after ${Math.round(ready.tookMs)} ms`);
+      return ready.result.status === 503;
+    });
+    for (const { result } of await Promise.all(waiting)) {
+      t.match(result, { status: 503, body: { code: 'database_unavailable' } });
+    }
+    thread.push('on_llm_stream', { content: 'a' });
+    await watcher.until('on_llm_stream');
+    await locker.query('ROLLBACK');
+    await healed([house.replica]);
+    thread.pushFiles({ '/a.md': 'two' });
+    thread.end();
+    t.equal((await watcher.closed).code, 1000);
   },
 );
 

@@ -93,6 +93,26 @@ t.test(
   },
 );
 
+t.test(
+  'a reader whose own stream has brought nothing gives all of it before the end (rules 10, 18)',
+  async (t) => {
+    const house = await createHouse(t);
+    const other = await house.more();
+    const { threadId, thread, watcher } = await house.running();
+    speak(thread, 10);
+    await watcher.until('on_llm_stream', 10);
+    house.runtime.script.upgrade = () => 'hang';
+    const reader = await other.watch('ann', threadId);
+    await reader.until('on_subscribed');
+    thread.pushFiles({ '/a.md': 'two' });
+    speak(thread, 2);
+    thread.end();
+    t.equal((await reader.closed).code, 1000);
+    t.strictSame(numberedTexts(reader), numberedTexts(watcher));
+    t.notOk(reader.kinds().includes('on_skipped'));
+  },
+);
+
 t.test('once the transcript is gone a position is compacted, and the last frames are there', async (t) => {
   const house = await createHouse(t, {}, tiny);
   const { threadId, thread, watcher } = await house.running();

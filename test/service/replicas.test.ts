@@ -99,7 +99,7 @@ t.test('every replica tells a cancel with the same bytes, and each viewer sees o
   t.match(await reader.until('on_reset'), { data: { epoch: '1.closed' } });
 });
 
-t.test('a reader sends no end before the commit of it', async (t) => {
+t.test('a reader sends no end before the commit of it (rule 10)', async (t) => {
   const house = await createHouse(t);
   const other = await house.more();
   const { proposalId, threadId, thread, watcher } = await house.running();
@@ -170,7 +170,7 @@ t.test('a reader finds a run by the name that the runtime gave it', async (t) =>
   t.match(await reader.until('on_llm_stream'), { seq: 1, data: { content: `run-of-${threadId}` } });
 });
 
-t.test('a reader that is behind delivers what it lacks before it tells the end', async (t) => {
+t.test('a reader that is behind delivers what it lacks before it tells the end (rule 18)', async (t) => {
   const house = await createHouse(t);
   const other = await house.more();
   const sockets: { send(text: string): void; close(code: number): void }[] = [];

@@ -38,6 +38,20 @@ t.test('an actor without work and viewers is forgotten, and a viewer revives it'
   t.match(await house.proposal(proposalId), { status: 'completed' });
 });
 
+t.test('a replica whose last viewer of another’s run has left stops reading it', async (t) => {
+  const house = await createHouse(t, {}, { runs: { idleActorMs: 1 } });
+  const other = await house.more();
+  const { threadId, thread } = await house.running();
+  const reader = await other.watch('ann', threadId);
+  await eventually('two readers', () => thread.readers === 2);
+  reader.socket.close();
+  await eventually('no actor', () => other.service.threads() === 0);
+  await eventually('one reader', () => thread.readers === 1);
+  thread.push('on_llm_stream', { content: 'a' });
+  const back = await other.watch('ann', threadId, { after: 0, epoch: '1.1' });
+  t.match(await back.until('on_llm_stream'), { seq: 1 });
+});
+
 t.test('a decision is seen by the actor, and told to later viewers', async (t) => {
   const house = await createHouse(t);
   const other = await house.more();

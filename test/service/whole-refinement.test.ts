@@ -134,7 +134,7 @@ t.test('a run that ends without files has failed', async (t) => {
   t.match(proposal.body, { status: 'failed', error: { code: 'completed_without_files', retryable: false } });
 });
 
-t.test('a cancel is committed before its answer, and the run ends as cancelled', async (t) => {
+t.test('a cancel is committed before its answer, and the run ends as cancelled (rules 4, 15)', async (t) => {
   const { replica, runtime } = await house(t);
   const { proposalId, threadId } = await startRefinement(replica, 'ann');
   const watcher = await replica.watch('ann', threadId);

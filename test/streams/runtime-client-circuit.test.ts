@@ -199,3 +199,31 @@ function none() {
 function done(value: number) {
   return { kind: 'done', value };
 }
+
+test('whether a replica reaches the runtime is told by its last try, a stream’s too (rule 16)', async (t) => {
+  const clock = { now: 0 };
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {}, { now: () => clock.now });
+  const opened = (threadId: string) =>
+    new Promise<void>((resolve) => {
+      const socket = client.streamWebSocket({ threadId, after: null, epoch: null });
+      // What is counted is counted behind these.
+      const done = () => setImmediate(() => setImmediate(resolve));
+      socket.once('open', () => socket.terminate()).once('error', done);
+      socket.once('close', done);
+    });
+  clock.now = 1_000;
+  t.equal(client.silentMs(), 0, 'nothing was tried');
+  runtime.script.state = unavailable;
+  await client.getState('a');
+  t.equal(client.silentMs(), 1_000, 'a proxy’s word is not the runtime’s');
+  runtime.script.state = () => ({ status: 429, body: {} });
+  await client.getState('a');
+  t.equal(client.silentMs(), 0, 'a refusal is');
+  clock.now = 5_000;
+  await runtime.goAway();
+  await opened('a');
+  t.equal(client.silentMs(), 4_000);
+  await runtime.comeBack();
+  await opened('a');
+  t.equal(client.silentMs(), 0, 'an unknown thread is an answer');
+});

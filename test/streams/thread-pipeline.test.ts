@@ -39,7 +39,11 @@ test('nobody has to watch, and who comes late gets everything', async (t) => {
   t.same(seenBy(view(20)), [21, 22]);
   t.equal(pipeline.finished(), true);
   t.ok(budget.usedBytes > 0);
+  const held = (after: number, bytes: number) => pipeline.held(after, bytes).map(({ number }) => number);
+  t.same(held(0, 1), [1], 'for the transcript: at least one');
+  t.same(held(18, 1 << 20), [19, 20, 21]);
   pipeline.close();
+  t.same(held(0, 1), []);
   t.equal(budget.usedBytes, 0);
 });
 
@@ -242,7 +246,7 @@ test('a runtime that leaves hole after hole does not set our pace', async (t) =>
   t.ok(runtime.requestsOf('stream').length - before <= 41, 'no more than one for each delay of 5 ms');
 });
 
-test('an owner that becomes a reader of the same attempt repeats nothing to its viewers', async (t) => {
+test('an owner that becomes a reader of the same attempt repeats nothing to its viewers (rule 9)', async (t) => {
   const { thread, facts, read, view, until, runtime, stopReading, pipeline } = await createPipelineFixture(
     t.teardown,
   );

@@ -19,6 +19,7 @@ export interface FakeViewer extends Viewer {
 }
 
 interface SeenFrame {
+  /** Of a frame that stands for several: the first of them. */
   first_seq?: number;
   seq?: number;
   event_type: string;

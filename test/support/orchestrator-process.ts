@@ -23,7 +23,7 @@ export async function startOrchestrator(
 ): Promise<OrchestratorProcess> {
   const { NODE_V8_COVERAGE: coverage, NODE_OPTIONS: options } = process.env;
   const child = spawn(process.execPath, ['--enable-source-maps', entry], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       PATH: process.env.PATH,
       ...(coverage === undefined ? {} : { NODE_V8_COVERAGE: coverage }),
@@ -37,6 +37,10 @@ export async function startOrchestrator(
     },
   });
   const ended = once(child, 'exit');
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    // Once for each upgrade; operations.md says why it is no failure.
+    if (!line.startsWith('Warning: uWS.HttpResponse writes')) process.stderr.write(`${line}\n`);
+  });
   const logs: Record<string, unknown>[] = [];
   const port = await new Promise<number>((resolve, reject) => {
     createInterface({ input: child.stdout }).on('line', (line) => {

@@ -16,6 +16,25 @@ export interface Account {
   fault: string | null;
 }
 
+interface Token {
+  event_type: string;
+  data: Record<string, unknown>;
+}
+
+/** Whether a merged frame is what the tokens that it stands for say together; they are of one message. */
+function isMergedOf(merged: Token, texts: readonly (string | undefined)[]): boolean {
+  const tokens = texts.map((text) => (text === undefined ? null : (JSON.parse(text) as Token)));
+  const { content: whole, ...about } = merged.data;
+  let content = '';
+  for (const token of tokens) {
+    if (token?.event_type !== 'on_llm_stream' || merged.event_type !== 'on_llm_stream') return false;
+    const { content: part, ...rest } = token.data;
+    if (JSON.stringify(rest) !== JSON.stringify(about)) return false;
+    content += String(part);
+  }
+  return content === whole;
+}
+
 /**
  * Reads what one socket received as its owner would: every number exactly once, as a frame or inside a range, in
  * the epoch that it was told of, and each frame as it was released. `lossless` = nothing may be left out on purpose.
@@ -30,7 +49,7 @@ export function accountOf(
   const fail = (fault: string) => {
     account.fault ??= fault;
   };
-  viewer.received.forEach(({ first_seq, seq, event_type, data }, index) => {
+  viewer.received.forEach(({ first_seq: merged, seq, event_type, data }, index) => {
     if ((index === 0) !== (event_type === 'on_subscribed')) fail('on_subscribed comes first, and once');
     if (account.ends > 0) fail(`${event_type} after the end`);
     if (event_type === 'on_subscribed') {
@@ -45,7 +64,7 @@ export function accountOf(
         if (skipped === undefined) fail(`first_seq ${data.first_seq}, but ${first} came first`);
       }
       if (exact && Number(data.first_seq) > account.position + 1) fail('exact, but not the next number');
-    } else if (event_type === 'on_reset') {
+    } else if (event_type === 'on_reset' || event_type === 'on_retry') {
       account.epoch = String(data.epoch);
       account.position = 0;
     } else if (event_type === 'on_skipped') {
@@ -57,29 +76,19 @@ export function accountOf(
         if (!missing?.has(number)) fail(`${number} was left out`);
       }
       account.position = last;
-    } else if (seq !== undefined) {
-      const first = first_seq ?? seq;
-      if (first !== account.position + 1) fail(`${first} at ${account.position} of ${account.epoch}`);
+    } else if (seq !== undefined && merged !== undefined) {
+      if (merged !== account.position + 1 || seq < merged)
+        fail(`${merged}-${seq} at ${account.position} of ${account.epoch}`);
       const frames = released.get(account.epoch)?.frames;
-      if (first_seq !== undefined) {
-        const { content, ...about } = data;
-        let joined = '';
-        for (let number = first_seq; number <= seq; number++) {
-          const one = JSON.parse(frames?.get(number) ?? '{"data":{}}') as {
-            event_type: string;
-            data: object;
-          };
-          const { content: part, ...rest } = one.data as { content?: string };
-          joined += part ?? '';
-          if (one.event_type !== 'on_llm_stream' || JSON.stringify(rest) !== JSON.stringify(about))
-            fail(`${number} of ${account.epoch} does not belong to ${first_seq}-${seq}`);
-        }
-        if (joined !== content) fail(`${first_seq}-${seq} of ${account.epoch} are merged to something else`);
-        if (lossless) fail(`${first_seq}-${seq} were merged for a viewer that keeps up`);
-      } else {
-        const got = JSON.stringify({ seq, event_type, data });
-        if (frames?.get(seq) !== got) fail(`${seq} of ${account.epoch} is not what was released`);
-      }
+      const texts = Array.from({ length: seq - merged + 1 }, (_, at) => frames?.get(merged + at));
+      if (!isMergedOf({ event_type, data }, texts)) fail(`${merged}-${seq} is not what was released`);
+      if (lossless) fail(`${merged}-${seq} were merged for a viewer that keeps up`);
+      account.position = seq;
+    } else if (seq !== undefined) {
+      if (seq !== account.position + 1) fail(`${seq} at ${account.position} of ${account.epoch}`);
+      const expected = released.get(account.epoch)?.frames.get(seq);
+      const got = JSON.stringify({ seq, event_type, data });
+      if (expected !== got) fail(`${seq} of ${account.epoch} is not what was released`);
       account.position = seq;
       if (event_type === 'end') account.ends++;
     }

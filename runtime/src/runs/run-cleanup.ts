@@ -16,7 +16,7 @@ export interface RunCleanup {
    * @throws {Problem} not_ready, where it could not be finished.
    */
   cleanUp(threadId: string): Promise<boolean>;
-  /** Whether a clean-up of the thread is under way. */
+  /** Whether a clean-up of the thread is under way, and its tombstone committed: before that the thread is there. */
   isGoing(threadId: string): boolean;
   /** Finishes what another process began; never rejects. */
   finishUnpurged(signal: AbortSignal): Promise<void>;
@@ -35,10 +35,12 @@ export interface RunCleanupDeps {
 export function createRunCleanup(deps: RunCleanupDeps, abortGraceMs: number): RunCleanup {
   const { runner, store, supervisor, intake, logs, logger } = deps;
   const going = new Map<string, Promise<boolean>>();
+  const barred = new Set<string>();
 
   const remove = async (threadId: string): Promise<boolean> => {
     // First of all: from this commit on nothing starts or resumes the thread, whatever fails below.
     const { had } = await reached(() => store.tombstone(threadId));
+    barred.add(threadId);
     // An invoke that was faster has started its run by then, a slower one finds the tombstone.
     await intake.settled(threadId);
     const ended = await Promise.race([
@@ -57,14 +59,17 @@ export function createRunCleanup(deps: RunCleanupDeps, abortGraceMs: number): Ru
   const cleanUp = (threadId: string): Promise<boolean> => {
     const before = going.get(threadId);
     if (before !== undefined) return before;
-    const work = remove(threadId).finally(() => going.delete(threadId));
+    const work = remove(threadId).finally(() => {
+      going.delete(threadId);
+      barred.delete(threadId);
+    });
     going.set(threadId, work);
     return work;
   };
 
   return {
     cleanUp,
-    isGoing: (threadId) => going.has(threadId),
+    isGoing: (threadId) => barred.has(threadId),
     async finishUnpurged(signal) {
       try {
         for (const threadId of await untilAnswered(store.unpurged, signal)) {

@@ -38,7 +38,14 @@ export function createRunIntake(
 ): RunIntake {
   const underWay = new Map<string, Promise<{ threadId: string }>>();
   const doubts = new Set<string>();
+  /** Looks at a row in doubt: an invoke that comes meanwhile must not start the run beside them. */
+  const looks = new Map<string, Promise<void>>();
   const stopping = new AbortController();
+
+  const takeInDoubt = async (threadId: string): Promise<void> => {
+    const taken = await store.takeUnfinished(threadId).catch(() => []);
+    for (const run of taken) supervisor.start(run, false);
+  };
 
   /** An insert without an answer may have been committed: then nobody runs it until we look. */
   const settleDoubt = async (threadId: string): Promise<void> => {
@@ -48,8 +55,9 @@ export function createRunIntake(
       await sleep(500, undefined, { signal: stopping.signal, ref: false }).catch(() => {});
       if (supervisor.get(threadId) !== undefined) break;
       if (underWay.has(threadId)) continue;
-      const taken = await store.takeUnfinished(threadId).catch(() => []);
-      for (const run of taken) supervisor.start(run, false);
+      const look = takeInDoubt(threadId).finally(() => looks.delete(threadId));
+      looks.set(threadId, look);
+      await look;
     }
     doubts.delete(threadId);
   };
@@ -61,6 +69,7 @@ export function createRunIntake(
       input_payload: request.input_payload as RunInput['input_payload'],
     };
     check(runner, request, input);
+    await looks.get(threadId);
     const hasRoom = queue.hasRoom;
     if (!hasRoom && queue.length >= limits.queueLimit) {
       // A repeat of a job that is known is answered all the same.

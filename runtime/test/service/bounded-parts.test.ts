@@ -1,13 +1,19 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { test } from 'tap';
+import type { AgentRunner } from '../../src/agent-runner.js';
 import { isPassing } from '../../src/db/database-faults.js';
+import type { RunStore, StartableRun } from '../../src/db/runs-store.js';
 import { Problem, problemOf, toError } from '../../src/errors.js';
 import { createStallWatch } from '../../src/http/stall-watch.js';
 import { createEventLogStore } from '../../src/runs/event-log.js';
 import { createIdleWatch } from '../../src/runs/idle-watch.js';
 import { StoppedError, untilAnswered } from '../../src/runs/retry.js';
+import { createRunIntake } from '../../src/runs/run-intake.js';
 import { createRunQueue } from '../../src/runs/run-queue.js';
+import type { RunSupervisor } from '../../src/runs/run-supervisor.js';
 import { givenFiles } from '../../src/runs/whole-state.js';
+import { createLogger } from '../../src/telemetry/logger.js';
+import { jobOf } from '../support/test-runtime.js';
 
 test('An event log wakes its readers once per turn and holds what it numbered', async (t) => {
   const kinds: string[] = [];
@@ -192,4 +198,48 @@ test('Given files without times get fixed ones, so that a log rebuilt is the sam
   t.equal(givenFiles(input)['/a']?.created_at, '1970-01-01T00:00:00.000Z');
   t.same(givenFiles({ agent_definition: {}, input_payload: { messages } }), {});
   t.end();
+});
+
+test('An invoke that comes while a row in doubt is looked at starts no run beside it', async (t) => {
+  const started: number[] = [];
+  const steps: string[] = [];
+  let answerLook: (taken: StartableRun[]) => void = () => {};
+  const store = {
+    insert: async () => {
+      steps.push('insert');
+      if (steps.length === 1) throw new Error('Connection terminated');
+      return 'inserted' as const;
+    },
+    takeUnfinished: () => {
+      steps.push('look');
+      return new Promise<StartableRun[]>((resolve) => {
+        answerLook = resolve;
+      });
+    },
+  } as unknown as RunStore;
+  const supervisor = {
+    get: () => (started.length > 0 ? {} : undefined),
+    start: (run: StartableRun) => started.push(run.epoch),
+  } as unknown as RunSupervisor;
+  const intake = createRunIntake(
+    {
+      runner: { check: () => {} } as unknown as AgentRunner,
+      store,
+      supervisor,
+      queue: createRunQueue({ running: 1, starting: 1 }),
+      logger: createLogger('silent'),
+    },
+    { runDeadlineMs: 1_000, queueLimit: 1 },
+  );
+  t.teardown(() => intake.stop());
+  const job = jobOf({ job_id: 'doubt' }) as Parameters<typeof intake.invoke>[0];
+  await t.rejects(intake.invoke(job, null), { code: 'not_ready' });
+  while (!steps.includes('look')) await sleep(20);
+  const again = intake.invoke(job, null);
+  await sleep(20);
+  t.same(steps, ['insert', 'look'], 'the second waits');
+  answerLook([]);
+  await again;
+  t.same(steps, ['insert', 'look', 'insert']);
+  t.same(started, [1]);
 });

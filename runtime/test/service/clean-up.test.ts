@@ -5,7 +5,7 @@ import { createDatabaseGate } from '../support/database-gate.js';
 import { briefScript, createScriptedRunner, endlessScript } from '../support/scripted-runner.js';
 import { jobOf, startRuntime } from '../support/test-runtime.js';
 
-test('A thread that was cleaned up stays clean', async (t) => {
+test('A thread that was cleaned up stays clean (rule 21)', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);
@@ -74,6 +74,23 @@ test('A thread that was cleaned up stays clean', async (t) => {
     release();
     t.equal((await going).status, 204);
   });
+
+  await t.test(
+    'until it is committed the thread is there: 404 means that there is no row (rule 22)',
+    async (t) => {
+      await runtime.invoke(endless('held'));
+      const holding = database.query(
+        "BEGIN; SELECT FROM runs WHERE thread_id = 'held' FOR UPDATE; SELECT pg_sleep(0.5); COMMIT",
+      );
+      await sleep(200);
+      const going = runtime.cleanUp('held');
+      await sleep(100);
+      t.match(await runtime.state('held'), { status: 200, body: { status: 'running' } });
+      await holding;
+      t.equal((await going).status, 204);
+      t.match(await runtime.state('held'), notFound);
+    },
+  );
 
   await t.test('racing with invoke it wins, or the job is never run after it', async (t) => {
     for (let round = 0; round < 30; round++) {

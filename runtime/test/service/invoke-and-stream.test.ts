@@ -79,7 +79,7 @@ test('A job becomes a run that is streamed, finished and told', async (t) => {
       t.equal(await runtime.refused('job-1', query), 400, query);
   });
 
-  await t.test('an unknown thread is 404 everywhere', async (t) => {
+  await t.test('an unknown thread is 404 everywhere (rule 22)', async (t) => {
     t.equal(await runtime.refused('nobody'), 404);
     t.same(await runtime.state('nobody'), {
       status: 404,

@@ -21,7 +21,7 @@ const secondTime: Script = async ({ resumed, token, files, wait }) => {
   return { status: 'completed', files: {} };
 };
 
-test('A finished run is told after a restart as one epoch more', async (t) => {
+test('A finished run is told after a restart as one epoch more (rule 20)', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const runner = createScriptedRunner(async (stage) => {
@@ -64,7 +64,7 @@ test('A finished run is told after a restart as one epoch more', async (t) => {
   t.same((await read('good')).texts, good.texts, 'rebuilt again it is the same log');
 });
 
-test('A stopped process leaves its runs to the next one, which begins a new epoch', async (t) => {
+test('A stopped process leaves its runs to the next one, which begins a new epoch (rule 20)', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const runner = createScriptedRunner(secondTime);
@@ -147,7 +147,7 @@ test('A cancel holds over a crash between its commit and the end of the run', as
   t.equal(runner.started.length, 1);
 });
 
-test('A run that PostgreSQL left alone goes on in the next epoch when it answers', async (t) => {
+test('A run that PostgreSQL left alone goes on in the next epoch when it answers (rule 23)', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);
@@ -208,7 +208,7 @@ test('A run that is cleaned up, or cancelled, while it waits for PostgreSQL does
   t.equal(runner.started.length, 2);
 });
 
-test('end waits for PostgreSQL, and a process that stops meanwhile leaves the run', async (t) => {
+test('end waits for PostgreSQL, and a process that stops meanwhile leaves the run (rule 23)', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);

@@ -65,7 +65,7 @@ test('A run ends in one of the ways that the contract names', async (t) => {
     });
   });
 
-  await t.test('a reader that sees end finds the final state', async (t) => {
+  await t.test('a reader that sees end finds the final state (rule 23)', async (t) => {
     const ids = Array.from({ length: 12 }, (_, n) => `ends-${n}`);
     for (const job_id of ids) {
       await runtime.invoke(named('short', { job_id }));
@@ -146,7 +146,7 @@ test('A run ends in one of the ways that the contract names', async (t) => {
   });
 
   await t.test(
-    'jobs beyond the bound wait, in order, their streams open at once; beyond the queue is 429',
+    'jobs beyond the bound wait, in order, their streams open at once; beyond the queue is 429 (rule 22)',
     async (t) => {
       const before = runner.started.length;
       const ids = ['q1', 'q2', 'q3', 'q4', 'q5'];

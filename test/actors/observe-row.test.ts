@@ -1,0 +1,93 @@
+import t from 'tap';
+import { createRowObserver, type RowObserverDeps } from '../../src/actors/observe-row.js';
+import type { ProposalContext, ProposalEvent, ProposalState } from '../../src/actors/proposal-types.js';
+import type { ThreadRow } from '../../src/db/row-schemas.js';
+
+const rowOf = (version: number, changes: Partial<ThreadRow> = {}) =>
+  ({
+    status: 'processing',
+    attempt: 1,
+    jobId: 'job-1',
+    runtimeThreadId: null,
+    ownerNode: 'me',
+    ownerGeneration: 1,
+    takenOver: 0,
+    cancelRequestedAt: null,
+    version,
+    ...changes,
+  }) as ThreadRow;
+
+/** An observer whose machine stands where the test says. */
+function bench(state: ProposalState, row = rowOf(1)) {
+  const world = { state, version: row.version, generation: row.ownerGeneration, cancelled: false };
+  const events: ProposalEvent[] = [];
+  const adopted: number[] = [];
+  const ended: string[] = [];
+  const deps = {
+    node: 'me',
+    maxAttempts: 4,
+    journal: {
+      version: () => world.version,
+      generation: () => world.generation,
+      adopt: ({ version }: ThreadRow) => adopted.push(version),
+    },
+    notes: { adopt: () => undefined },
+    pipeline: { beginAttempt: () => undefined },
+    watchdog: { observe: () => undefined, own: () => undefined },
+    current: { attempt: row.attempt, jobId: row.jobId },
+    state: () => world.state,
+    context: () => ({ runtimeThreadId: null, cancelled: world.cancelled }) as ProposalContext,
+    send: (event: ProposalEvent) => events.push(event),
+    onEndedElsewhere: () => ended.push('ended'),
+  } as unknown as RowObserverDeps;
+  return { world, ...createRowObserver(deps, row), events, adopted, ended };
+}
+
+t.test('a row that is older than what was read or committed here says nothing (rule 2)', async (t) => {
+  const owner = bench('streaming');
+  owner.world.version = 5;
+  owner.observe(rowOf(4, { ownerNode: null }));
+  t.strictSame(owner.events, [], 'it was read before our own commit');
+  owner.observe(rowOf(6, { ownerNode: 'other', ownerGeneration: 2 }));
+  owner.observe(rowOf(5));
+  t.strictSame(owner.events, [{ type: 'row.lost' }]);
+  t.equal(owner.seen().version, 6);
+  // Given up by a commit of ours, while the look at our own rows was under way.
+  const given = bench('following');
+  given.world.version = 3;
+  given.observe(rowOf(2));
+  t.strictSame([given.events, given.adopted], [[], []], 'it does not become the owner again');
+});
+
+t.test(
+  'a reader that finds itself named becomes the owner, under the generation of the row (rule 2)',
+  async (t) => {
+    const reader = bench('following', rowOf(1, { ownerNode: 'other' }));
+    reader.observe(rowOf(2, { ownerGeneration: 2, takenOver: 4, cancelRequestedAt: 'now' }));
+    t.strictSame(reader.events, [
+      { type: 'row.gained', attempt: 1, jobId: 'job-1', runtimeThreadId: null, poisoned: true },
+      { type: 'cancel.requested' },
+    ]);
+    t.strictSame(reader.adopted, [2]);
+  },
+);
+
+t.test('an owner whose generation is not the row’s is a reader, whoever is named (rule 9)', async (t) => {
+  for (const changes of [{ ownerNode: 'other' }, { ownerNode: null }, { ownerGeneration: 2 }]) {
+    const owner = bench('reconnecting');
+    owner.observe(rowOf(2, changes));
+    t.strictSame(owner.events, [{ type: 'row.lost' }]);
+  }
+});
+
+t.test(
+  'a row that has ended is told to an owner, and to a reader when it has caught up (rule 10)',
+  async (t) => {
+    const owner = bench('streaming');
+    owner.observe(rowOf(2, { status: 'failed', ownerNode: null }));
+    t.strictSame(owner.events, [{ type: 'row.finished', status: 'failed' }]);
+    const reader = bench('following');
+    reader.observe(rowOf(2, { status: 'completed', ownerNode: null }));
+    t.strictSame([reader.events, reader.ended], [[], ['ended']]);
+  },
+);

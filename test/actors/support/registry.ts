@@ -1,0 +1,74 @@
+import { trace } from '@opentelemetry/api';
+import type { CommonQueryMethods } from 'slonik';
+import { createThreadRegistry } from '../../../src/actors/thread-registry.js';
+import { loadConfig } from '../../../src/config.js';
+import { createFrameCounts } from '../../../src/streams/frame-counts.js';
+import { createWindowBudget } from '../../../src/streams/replay-window.js';
+import { createDeepAgentsRuntimeClient } from '../../../src/streams/runtime-client.js';
+import { createRuntimeFrames, type RuntimeFrames } from '../../../src/streams/runtime-socket.js';
+import { createLogger } from '../../../src/telemetry/logger.js';
+import { createMetrics } from '../../../src/telemetry/metrics.js';
+import { createFakeTopics } from '../../support/fake-viewer.js';
+
+interface Owner {
+  teardown(handler: () => Promise<void>): void;
+}
+
+/** The threads of a replica without its server, on a real database and runtime, and on a clock that can be put forward. */
+export function createRegistry(
+  owner: Owner,
+  parts: {
+    pool: CommonQueryMethods;
+    runtimeUrl: string;
+    node: string;
+    /** Instead of the runtime's own streams. */
+    frames?: (real: RuntimeFrames) => RuntimeFrames;
+  },
+) {
+  const clock = { ahead: 0 };
+  const now = () => performance.now() + clock.ahead;
+  const base = loadConfig({ JWT_SECRET: 'x'.repeat(32) });
+  const config = { ...base, runs: { ...base.runs, reconnectBaseMs: 10, reconnectMaxMs: 50 } };
+  const metrics = createMetrics({ processMetrics: false });
+  const log = createLogger({ level: 'silent', production: true });
+  const client = createDeepAgentsRuntimeClient({
+    url: parts.runtimeUrl,
+    config: config.runtime,
+    metrics,
+    tracer: trace.getTracer('test'),
+    log,
+    random: Math.random,
+    now,
+  });
+  const real = createRuntimeFrames({
+    open: ({ threadId, position }) =>
+      client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
+    pingIntervalMs: 5_000,
+    frameBytes: 1 << 20,
+  });
+  const topics = createFakeTopics();
+  const cleanUps = { due: 0 };
+  const registry = createThreadRegistry({
+    db: parts.pool,
+    client,
+    runtimeFrames: parts.frames?.(real) ?? real,
+    runtimeLog: { read: async () => ({ frames: [], rest: 'gone' }) },
+    transcripts: { complete: async () => undefined },
+    publish: topics.publish,
+    windowBudget: createWindowBudget(config.window),
+    frameCounts: createFrameCounts(),
+    config,
+    metrics,
+    log,
+    node: parts.node,
+    random: Math.random,
+    now,
+    onCleanUpDue: () => void cleanUps.due++,
+    sole: false,
+  });
+  owner.teardown(async () => {
+    await registry.stop();
+    client.stop();
+  });
+  return { registry, client, topics, clock, cleanUps };
+}
