@@ -43,6 +43,7 @@ export async function runCampaign(options: CampaignOptions): Promise<boolean> {
   const { seed, seconds, say } = options;
   // Everything under way listens to the same few signals.
   setMaxListeners(0);
+  setMaxListeners(0, options.signal);
   const counts = createCounts();
   const troubles = createTroubles();
   let folder: string | null = null;

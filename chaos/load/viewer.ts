@@ -150,9 +150,9 @@ async function connectOnce(
 }
 
 function nap(socket: WebSocket, random: Random): void {
-  if (socket.readyState !== WebSocket.OPEN) return;
+  if (socket.readyState !== WebSocket.OPEN || socket.isPaused) return;
   socket.pause();
-  setTimeout(() => socket.resume(), random.whole(500, 4_000)).unref();
+  setTimeout(() => socket.resume(), random.whole(500, 15_000)).unref();
 }
 
 /** Where a viewer stands after what it has just heard. */
