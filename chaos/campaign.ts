@@ -3,18 +3,17 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { type Breaches, createBreaches } from './breaches.js';
-import { faultsOfAudit } from './check/check-audit.js';
-import { faultsOfEnds, faultsOfOutcome, faultsOfRuns, type Reference } from './check/check-outcome.js';
-import type { ProposalFacts } from './check/facts.js';
+import { judge } from './check/judge.js';
 import { faultsOfLogs } from './check/logs.js';
 import { type Holding, holdingOf, untilBaseline } from './check/memory.js';
-import { type AllFacts, hashesOf, readFacts, unfinished, withDatabase } from './check/read-facts.js';
+import { readFacts, unfinished, withDatabase } from './check/read-facts.js';
 import { type House, openHouse } from './house/house.js';
 import { inflict, type Kill } from './inflict.js';
 import { createApi } from './load/api.js';
 import { type Counts, createCounts } from './load/counts.js';
+import { keepRefining } from './load/keep-refining.js';
 import { wishes } from './load/prompts.js';
-import { type Refined, refineOnce } from './load/refine-once.js';
+import type { Refined } from './load/refine-once.js';
 import { planOf } from './plan.js';
 import { createRandom } from './random.js';
 import { findReferences } from './references.js';
@@ -42,6 +41,9 @@ const stopped = (signal: AbortSignal) => new Error('The campaign was stopped.', 
 /** Runs a campaign; resolves with true where nothing was breached. */
 export async function runCampaign(options: CampaignOptions): Promise<boolean> {
   const { seed, seconds, say } = options;
+  // Everything under way listens to the same few signals.
+  setMaxListeners(0);
+  setMaxListeners(0, options.signal);
   const counts = createCounts();
   const troubles = createTroubles();
   let folder: string | null = null;
@@ -53,8 +55,7 @@ export async function runCampaign(options: CampaignOptions): Promise<boolean> {
     name: `seed-${seed.replaceAll(/[^\w.-]/g, '_')}`,
     onSurprise: (what) => breaches.add('process', what),
     onSpawn: (part, pid) => {
-      if (folder !== null)
-        fs.appendFileSync(path.join(folder, 'events.log'), `${new Date().toISOString()} ${part} is ${pid}\n`);
+      if (folder !== null) noteEvent(folder, `${part} is ${pid}`);
     },
   });
   folder = house.logs;
@@ -71,6 +72,10 @@ export async function runCampaign(options: CampaignOptions): Promise<boolean> {
   return passed;
 }
 
+function noteEvent(folder: string, what: string): void {
+  fs.appendFileSync(path.join(folder, 'events.log'), `${new Date().toISOString()} ${what}\n`);
+}
+
 async function play(
   options: CampaignOptions,
   house: House,
@@ -83,8 +88,6 @@ async function play(
   const over = new AbortController();
   const drain = new AbortController();
   const stop = AbortSignal.any([signal, over.signal]);
-  // Everything under way listens.
-  setMaxListeners(0, stop, drain.signal);
   const onFault = (what: string) => breaches.add('client', what);
   const onRepeat = () => counts.add('repeated calls');
   const api = createApi({ house, random: random.fork('calls'), onFault, onRepeat });
@@ -95,38 +98,21 @@ async function play(
   await withDatabase(house.postgres.url('postgres'), (client) => client.query('CHECKPOINT'));
   say(`${references.length} reference runs are made; ${options.inFlight} refinements under way from now on`);
 
-  const refined: Refined[] = [];
   const began = performance.now();
-  const load = Array.from({ length: options.inFlight }, async (_, slot) => {
-    const choice = random.fork(`slot ${slot}`);
-    // Not all at once.
-    await wait(choice.whole(0, 4_000), undefined, { signal: stop });
-    for (let turn = 1; !drain.signal.aborted && !stop.aborted; turn++) {
-      const name = `${slot + 1}.${turn}`;
-      const one = await refineOnce(
-        {
-          house,
-          api,
-          random: choice.fork(String(turn)),
-          drain: drain.signal,
-          stop,
-          onFault,
-          onFrame: () => counts.add('frames'),
-          onResume: (recovery) => counts.add(`resume ${recovery}`),
-          onClose: (code) => counts.add(`close ${code}`),
-          onViewerFaults(threadId, faults, logs) {
-            counts.add('viewers', logs.length);
-            for (const fault of faults) breaches.add(threadId, fault);
-            if (faults.length > 0) breaches.keep(`viewers-${threadId}`, logs);
-          },
-        },
-        pickWish(choice, references),
-        name,
-      );
-      if (one !== null) refined.push(one);
-    }
+  const refined: Refined[] = [];
+  const loaded = keepRefining({
+    house,
+    api,
+    random,
+    drain: drain.signal,
+    stop,
+    onFault,
+    counts,
+    breaches,
+    references,
+    inFlight: options.inFlight,
+    onRefined: (one) => refined.push(one),
   });
-  const loaded = Promise.allSettled(load);
 
   const kills: Kill[] = [];
   await inflict({
@@ -137,11 +123,7 @@ async function play(
     kills,
     troubles,
     signal,
-    note: (fault) =>
-      fs.appendFileSync(
-        path.join(house.logs, 'events.log'),
-        `${new Date().toISOString()} ${JSON.stringify(fault)}\n`,
-      ),
+    note: (fault) => noteEvent(house.logs, JSON.stringify(fault)),
   });
   const left = seconds * 1_000 - (performance.now() - began);
   if (left > 0) await wait(left, undefined, { signal }).catch(() => undefined);
@@ -149,11 +131,9 @@ async function play(
   say('faults are over; what runs comes to its end');
   drain.abort();
   const deadline = setTimeout(() => over.abort(), drainMs);
-  const results = await loaded;
+  await loaded;
   clearTimeout(deadline);
   if (signal.aborted) throw stopped(signal);
-  for (const result of results)
-    if (result.status === 'rejected' && !over.signal.aborted) breaches.add('client', String(result.reason));
   if (over.signal.aborted)
     breaches.add('drain', `not everything ended within ${drainMs / 1_000} s after the last fault`);
 
@@ -165,22 +145,9 @@ async function play(
   });
   judge(facts, refined, breaches, counts);
   for (const fault of faultsOfLogs(house.logs)) breaches.add('log', fault);
-  const holdings: Holding[] = [];
-  for (const [name, orchestrator] of house.orchestrators) {
-    const { faults, holding } = await untilBaseline(name, orchestrator, baseline, baselineMs);
-    if (holding !== null) holdings.push(holding);
-    for (const fault of faults) breaches.add('memory', fault);
-    if (faults.length > 0) breaches.keep(`memory-${name}`, { baseline, holding });
-  }
+  const holdings = await untilRested(house, baseline, breaches);
   const takeOvers = takeOverTimes(facts.proposals, kills, troubles);
   say(summaryOf({ counts, breaches: breaches.count(), takeOvers, baseline, holdings }));
-}
-
-function pickWish(random: ReturnType<typeof createRandom>, references: readonly Reference[]): Reference {
-  const weighted = references.flatMap((reference, index) =>
-    Array<Reference>(wishes[index]?.weight ?? 1).fill(reference),
-  );
-  return random.pick(weighted);
 }
 
 /** A replica that has run something and has nothing left of it. */
@@ -195,42 +162,20 @@ async function restedHolding(house: House) {
   throw new Error('The replica does not come to rest before the campaign.');
 }
 
+/** What each replica holds when it has had time to let go. */
+async function untilRested(house: House, baseline: Holding, breaches: Breaches): Promise<Holding[]> {
+  const holdings: Holding[] = [];
+  for (const [name, orchestrator] of house.orchestrators) {
+    const { faults, holding } = await untilBaseline(name, orchestrator, baseline, baselineMs);
+    if (holding !== null) holdings.push(holding);
+    for (const fault of faults) breaches.add('memory', fault);
+    if (faults.length > 0) breaches.keep(`memory-${name}`, { baseline, holding });
+  }
+  return holdings;
+}
+
 /** Of a start that its client gave up on nobody waits for the end: the database knows of it. */
 async function untilNothingMoves(url: string): Promise<void> {
   const deadline = performance.now() + settleMs;
   while ((await unfinished(url)) > 0 && performance.now() < deadline) await wait(500);
-}
-
-/** Compares what the databases say with what clients and viewers know. */
-function judge(facts: AllFacts, refined: readonly Refined[], breaches: Breaches, counts: Counts): void {
-  const { proposals, runs, drafts } = facts;
-  const byWorkflow = new Map<string, ProposalFacts[]>();
-  for (const one of proposals)
-    byWorkflow.set(one.workflowId, [...(byWorkflow.get(one.workflowId) ?? []), one]);
-  const known = new Map(refined.map((one) => [one.workflowId, one]));
-  const jobs = new Set(proposals.flatMap(({ attempts }) => attempts.map(({ jobId }) => jobId)));
-  for (const proposal of proposals) {
-    counts.add(`outcome ${proposal.resolution ?? proposal.errorCode ?? proposal.status}`);
-    const one = known.get(proposal.workflowId);
-    const logs = one?.proposalId === proposal.id ? one.logs : [];
-    const faults = [
-      ...faultsOfAudit(proposal),
-      ...faultsOfRuns(proposal, runs),
-      ...faultsOfEnds(proposal, hashesOf(proposal.files ?? {}), logs),
-    ];
-    for (const fault of faults) breaches.add(proposal.threadId, fault);
-    if (faults.length > 0) breaches.keep(`proposal-${proposal.threadId}`, proposal);
-  }
-  for (const one of refined) {
-    const mine = byWorkflow.get(one.workflowId) ?? [];
-    const faults = faultsOfOutcome(one, mine, drafts.get(one.workflowId) ?? null);
-    const about = one.threadId ?? `workflow ${one.workflowId}`;
-    for (const fault of faults) breaches.add(about, fault);
-    if (faults.length > 0) breaches.keep(`outcome-${about}`, { one, mine });
-  }
-  for (const run of runs.values()) {
-    const isTombstone = run.startedAt === null && run.status === 'deleted';
-    if (!jobs.has(run.jobId) && !isTombstone) breaches.add(run.jobId, 'a run that no attempt names');
-  }
-  if (facts.outbox > 0) breaches.add('outbox', `${facts.outbox} clean-ups were not delivered`);
 }

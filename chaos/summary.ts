@@ -37,7 +37,7 @@ export function summaryOf(of: {
     `viewers: ${counts.of('viewers')}`,
     `resumes: ${listOf(counts, 'resume ')}`,
     `closes: ${listOf(counts, 'close ')}`,
-    `frames: ${counts.of('frames')}`,
+    `frames: ${counts.of('frames')}, merged ones ${counts.of('merged frames')}, skipped ranges ${counts.of('skipped ranges')}`,
     `repeated calls: ${counts.of('repeated calls')}`,
     `take-overs after a kill: ${times(takeOvers.all)}, with PostgreSQL and another replica there all the time ${times(takeOvers.undisturbed)}`,
     `held: ${heldBy(of.baseline, of.holdings)}`,

@@ -11,10 +11,10 @@ export interface Wish {
 }
 
 const { files } = sampleWorkflow;
-/** States of some hundred kilobytes each, so that a viewer that does not read has something to be slow with. */
+/** States of a megabyte each, more than the system's own buffers take, so that a viewer that does not read has something to be slow with. */
 const bigFiles = {
   ...files,
-  '/notes.md': `${Array.from({ length: 3_000 }, (_, line) => `Line ${line}: the quick brown fox jumps over the lazy dog, and again.`).join('\n')}\n`,
+  '/notes.md': `${Array.from({ length: 15_000 }, (_, line) => `Line ${line}: the quick brown fox jumps over the lazy dog, and again.`).join('\n')}\n`,
 };
 const ordinary = { weight: 4, files, failsWith: null, attempts: 1 };
 

@@ -23,6 +23,8 @@ export interface Refined extends Refinement {
   logs: readonly Pick<ViewerLog, 'viewer' | 'ends'>[];
 }
 
+/** Its states fill every buffer on the way to somebody who does not read. */
+const isBig = ({ baseFiles }: Reference) => Object.values(baseFiles).join('').length > 500_000;
 const users = ['ann', 'ben', 'cleo', 'dan', 'eve'];
 
 /** One refinement from its workflow to its decision, with those who watch it. Null where it never got so far. */
@@ -81,7 +83,7 @@ export async function refineOnce(
   // Some proposals have nobody who stays, some nobody at all.
   if (random.chance(0.8)) watch({ stays: true });
   if (random.chance(0.5)) watch({ stays: false });
-  if (random.chance(0.15)) watch({ stays: true, slow: true });
+  if (random.chance(isBig(reference) ? 0.9 : 0.1)) watch({ stays: true, slow: true });
   if (random.chance(0.3))
     others.push(later(random.whole(500, 12_000), () => watch({ stays: random.chance(0.5) })));
   if (random.chance(0.1)) {

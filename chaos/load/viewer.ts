@@ -12,8 +12,7 @@ export interface ViewerDeps {
   house: House;
   api: Api;
   random: Random;
-  onFrame: () => void;
-  onResume: (recovery: string) => void;
+  onEntry: (entry: Entry) => void;
   onClose: (code: number) => void;
   /** A close or a refusal that a viewer like this never deserves. */
   onFault: (what: string) => void;
@@ -134,8 +133,7 @@ async function connectOnce(
     const { entry, end } = seen;
     log.entries.push(entry);
     state.position = moved(state.position, entry);
-    if (entry.kind === 'frame') deps.onFrame();
-    if (entry.kind === 'subscribed' && entry.asked !== null) deps.onResume(entry.recovery);
+    deps.onEntry(entry);
     if (end !== null) {
       log.ends.push({ ...end, epoch: state.position?.epoch ?? '' });
       // The server closes by itself; what it still says before that is written down as well.
@@ -152,9 +150,9 @@ async function connectOnce(
 }
 
 function nap(socket: WebSocket, random: Random): void {
-  if (socket.readyState !== WebSocket.OPEN) return;
+  if (socket.readyState !== WebSocket.OPEN || socket.isPaused) return;
   socket.pause();
-  setTimeout(() => socket.resume(), random.whole(500, 4_000)).unref();
+  setTimeout(() => socket.resume(), random.whole(500, 15_000)).unref();
 }
 
 /** Where a viewer stands after what it has just heard. */

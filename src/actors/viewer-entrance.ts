@@ -54,8 +54,12 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
   const isBehind = (position: ViewerPosition) =>
     !pipeline.finished() && isLaterEpoch(position.epoch ?? FIRST_EPOCH, fanOut.epoch());
 
-  /** Whether the row knows of that log; one that it does not know either is foreign, and reset. */
-  const isNamed = (position: ViewerPosition) => !isLaterEpoch(position.epoch ?? FIRST_EPOCH, deps.rowEpoch());
+  /**
+   * Whether that log may be there: the row names it, or nothing is heard of the run here, while another replica may read
+   * what the owner has not noted yet. Any other is foreign, and reset.
+   */
+  const isNamed = (position: ViewerPosition) =>
+    !pipeline.hears() || !isLaterEpoch(position.epoch ?? FIRST_EPOCH, deps.rowEpoch());
 
   /** What the viewer lacks and the window no longer holds: its position is exact where that can still be had. */
   async function readAgain(position: ViewerPosition): Promise<ReadAgain | null> {

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
+import pg from 'pg';
 import { type CommonQueryMethods, sql } from 'slonik';
 import { z } from 'zod';
 import { named } from './statement.js';
@@ -11,6 +12,8 @@ const TABLE = 'schema_migrations';
 /** Ours alone: the runtime may migrate another database of the same server at the same time. */
 const LOCK = 7_241_865_001;
 
+const CONNECT_MS = 10_000;
+
 const noLog = () => undefined;
 
 /**
@@ -20,17 +23,25 @@ const noLog = () => undefined;
  * @returns the names of the migrations that were applied
  */
 export const migrate = async (url: string): Promise<string[]> => {
-  const applied = await runner({
-    databaseUrl: url,
-    dir: FOLDER,
-    direction: 'up',
-    migrationsTable: TABLE,
-    advisoryLockMode: 'wait',
-    lockValue: LOCK,
-    checkOrder: true,
-    logger: { debug: noLog, info: noLog, warn: noLog, error: noLog },
-  });
-  return applied.map((migration) => migration.name);
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS });
+  // A connection of the runner's own has no listener: cut by the server, it ends the process past every catch.
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    const applied = await runner({
+      dbClient: client,
+      dir: FOLDER,
+      direction: 'up',
+      migrationsTable: TABLE,
+      advisoryLockMode: 'wait',
+      lockValue: LOCK,
+      checkOrder: true,
+      logger: { debug: noLog, info: noLog, warn: noLog, error: noLog },
+    });
+    return applied.map((migration) => migration.name);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
 };
 
 /** How many migrations the database lacks; 0 = ready. */

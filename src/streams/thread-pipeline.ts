@@ -9,7 +9,7 @@
  * Frames go by here once, a batch for each read of the socket; nothing below is called for each token but
  * the decoder and the publish.
  */
-import { defer, type Observable, tap } from 'rxjs';
+import { defer, finalize, type Observable, tap } from 'rxjs';
 import { createFanOut, type FanOut, type FanOutDeps } from './fan-out.js';
 import { type FrameBatch, FrameKind } from './frame-batch.js';
 import type { FrameCounts } from './frame-counts.js';
@@ -66,6 +66,8 @@ export interface ThreadPipeline {
   damaged(): boolean;
   /** Whether this replica has heard of the present attempt's log. */
   known(): boolean;
+  /** A connection to the run is open, and has said which log it reads. */
+  hears(): boolean;
   /**
    * The frames behind `after` that the window holds, up to the one that makes them `bytes` or more. Good until the next
    * frame comes, or the pipeline is closed.
@@ -103,6 +105,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   let reads = 0;
   let hurt = false;
   let known = false;
+  let hears = false;
   let finished = false;
   /** Viewers were told that the run is being reconnected, once for each outage. */
   let away = false;
@@ -136,6 +139,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
       case 'epoch':
         away = false;
         known = true;
+        hears = true;
         if (signal.reset) ending = false;
         if (signal.epoch === fanOut.epoch()) {
           if (signal.runtimeEpoch !== null) fanOut.resetStrays(signal.lastSeq);
@@ -150,6 +154,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
         return;
       case 'lost':
         sendToRun = null;
+        hears = false;
         if (!away) fanOut.announce({ event_type: 'on_reconnecting', data: {} });
         away = true;
         return;
@@ -218,6 +223,9 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
           hurt ||= numbering.damaged();
         }),
         lifecycle.facts,
+        finalize(() => {
+          hears = false;
+        }),
       );
     });
   }
@@ -248,6 +256,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     reads: () => reads,
     damaged: () => hurt,
     known: () => known,
+    hears: () => hears,
     held,
     send: (message) => sendToRun?.(message) ?? false,
     beginAttempt(attempt, announcement) {

@@ -12,6 +12,7 @@ interface Joined {
 function entrance(passes: (now: number) => void = () => undefined) {
   const thread = {
     known: false,
+    hears: true,
     finished: false,
     final: false,
     stopped: false,
@@ -31,6 +32,7 @@ function entrance(passes: (now: number) => void = () => undefined) {
   };
   const pipeline = {
     known: () => thread.known,
+    hears: () => thread.hears,
     finished: () => thread.finished,
     older: null,
     fanOut: {
@@ -128,6 +130,10 @@ t.test(
     foreign.thread.known = true;
     await foreign.attach({ after: 4, epoch: '9.9' });
     t.match(foreign.joined, [{ trusted: false, at: 1_000 }], 'one that nobody names is foreign after 1 s');
+    const deaf = entrance();
+    Object.assign(deaf.thread, { known: true, hears: false });
+    await deaf.attach({ after: 4, epoch: '1.2' });
+    t.strictSame(deaf.closed, [1013], 'unless nothing is heard of the run here');
     const earlier = entrance();
     Object.assign(earlier.thread, { known: true, epoch: '2.1' });
     await earlier.attach({ after: 4, epoch: '1.9' });

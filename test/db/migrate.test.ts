@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 import t from 'tap';
 import { ensureDatabase } from '../../src/db/ensure-database.js';
@@ -16,6 +17,22 @@ t.test('of three migrators at once one works and the others wait', async (t) => 
   t.equal(applied.flat()[0], '000001_workflows');
   t.equal(await pendingMigrations(pool), 0);
   await pool.end();
+});
+
+t.test('a migrator whose connection is cut off is told so, and the process lives on', async (t) => {
+  const { url } = await createEmptyDatabase(t);
+  const holder = new pg.Client({ connectionString: url });
+  await holder.connect();
+  t.teardown(() => holder.end());
+  await holder.query('SELECT pg_advisory_lock($1)', [7_241_865_001]);
+  const migrating = t.rejects(migrate(url), /terminat/i);
+  const waiting = `
+    SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()`;
+  while ((await holder.query(waiting)).rowCount === 0) await wait(10);
+  await migrating;
+  await holder.query('SELECT pg_advisory_unlock_all()');
+  t.ok((await migrate(url)).length > 0, 'the next one does the work');
 });
 
 t.test('a missing database is created, once, by whoever comes first', async (t) => {
