@@ -19,7 +19,7 @@ const root = process.cwd();
 const coveredFolders = ['src/streams', 'src/actors', 'src/db', 'src/http', 'runtime/src'];
 const testFolders = ['dist/test', 'runtime/dist/test', 'protocol/dist/test'];
 const coverageAtLeast = 90;
-const jobs = 3;
+const jobs = 4;
 const secondsPerFile = 240;
 
 /** Runs a node script of a package; resolves with its exit code. */
