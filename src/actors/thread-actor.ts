@@ -5,7 +5,6 @@ import { firstValueFrom, race, Subject, timer } from 'rxjs';
 import type { CommonQueryMethods } from 'slonik';
 import { createActor } from 'xstate';
 import type { Config } from '../config.js';
-import { readLastFrames } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { clearTakenOver } from '../db/threads.js';
 import { backOffDelayMs } from '../streams/back-off.js';
@@ -28,8 +27,8 @@ import { createPhaseNotes } from './phase-notes.js';
 import { isPoisoned } from './poison.js';
 import type { ProposalLives } from './proposal-actors.js';
 import type { ProposalState, Role } from './proposal-types.js';
-import { untilCaughtUp } from './reader-end.js';
 import type { RunInput } from './run-input.js';
+import { createStoredEnd } from './stored-end.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createThreadWatchdog } from './thread-watchdog.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
@@ -317,6 +316,16 @@ export function createThreadActor(
     onGivenUp: () => deps.onGivenUp(threadId),
     send: (event) => actor.send(event),
   });
+  const stored = createStoredEnd({
+    db: deps.db,
+    proposalId,
+    pipeline,
+    sleep,
+    delayMs: awayDelayMs,
+    now: deps.now,
+    isStopped: () => stopped,
+    log,
+  });
   const observer = createRowObserver(
     {
       node: deps.node,
@@ -329,7 +338,10 @@ export function createThreadActor(
       state,
       context: () => actor.getSnapshot().context,
       send: (event) => actor.send(event),
-      onEndedElsewhere: () => void leaveWhenCaughtUp(),
+      onEndedElsewhere: () =>
+        void stored.caughtUp().then((first) => {
+          if (first) actor.send({ type: 'row.finished', status: observer.seen().status });
+        }),
     },
     row,
   );
@@ -379,41 +391,9 @@ export function createThreadActor(
 
   /** Completed, failed or resolved, by our commit or by somebody else's. */
   async function reachEnd(): Promise<void> {
-    await tellEnd();
+    await stored.tell();
     settledHere = true;
     changed.next();
-  }
-
-  /** The stored last frames, where this replica did not make them itself. */
-  async function tellEnd(): Promise<void> {
-    for (let failures = 0; !stopped && !pipeline.finished(); failures++) {
-      try {
-        const last = await readLastFrames(deps.db, { proposalId });
-        if (last === null) return;
-        if (pipeline.finished()) return;
-        const frames = last.frames.map(({ seq, bytes }) => ({ number: seq, bytes }));
-        pipeline.finish({ epoch: last.epoch, frames });
-      } catch (error) {
-        log.warn({ err: error }, 'the last frames could not be read');
-        await sleep(awayDelayMs(failures));
-      }
-    }
-  }
-
-  let leaving = false;
-  /** A reader goes on reading until it has what lies below the end. */
-  async function leaveWhenCaughtUp(): Promise<void> {
-    if (leaving) return;
-    leaving = true;
-    try {
-      const last = await readLastFrames(deps.db, { proposalId });
-      const reader = { fanOut: pipeline.fanOut, sleep, now: deps.now, isStopped: () => stopped };
-      if (last !== null) await untilCaughtUp(reader, last);
-    } catch (error) {
-      log.warn({ err: error }, 'the last frames could not be read');
-    }
-    leaving = false;
-    actor.send({ type: 'row.finished', status: observer.seen().status });
   }
 
   actor.subscribe({

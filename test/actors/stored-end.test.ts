@@ -1,5 +1,5 @@
 import t from 'tap';
-import { untilCaughtUp } from '../../src/actors/reader-end.js';
+import { untilCaughtUp } from '../../src/actors/stored-end.js';
 
 /** Waits on a clock of its own; the log grows by one number each 5 ms. Answers what had passed. */
 async function waited(
