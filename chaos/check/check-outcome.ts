@@ -44,7 +44,8 @@ const isRefused = (proposal: ProposalFacts) =>
  * Right is: at most one proposal that was not refused at its start, and exactly the one that the client was told of.
  * A refused one is failed as `runtime_unavailable`; where the runtime had written the run before it refused, that was
  * cleaned up like every other (see faultsOfRuns). The other one is failed as `cancelled` where its cancel was committed;
- * failed with the code that its prompt asks for; else completed, or resolved as it was decided, with the files of the
+ * failed as `poisoned` where four owners in a row were killed over it; failed with the code that its prompt asks for;
+ * else completed, or resolved as it was decided, with the files of the
  * reference.
  */
 export function faultsOfOutcome(
@@ -73,6 +74,19 @@ export function faultsOfOutcome(
   ];
 }
 
+/** Take-overs from dead owners in a row after which a thread is failed, and not run again (`guarantees.md` 13). */
+const POISONED_DEATHS = 4;
+
+/** How many owners in a row died over the thread, up to its end; one that gave it up was not one of them. */
+function deathsInARow({ transitions }: ProposalFacts): number {
+  let deaths = 0;
+  for (const { event, fromNode } of transitions) {
+    if (event === 'taken_over' && fromNode !== null) deaths++;
+    else if (event === 'taken_over' || event === 'given_up') deaths = 0;
+  }
+  return deaths;
+}
+
 function faultsOfEnd(reference: Reference, main: ProposalFacts): string[] {
   const faults: string[] = [];
   const { status } = main;
@@ -82,6 +96,7 @@ function faultsOfEnd(reference: Reference, main: ProposalFacts): string[] {
       faults.push(`a committed cancel led to ${status} ${main.errorCode ?? ''}`);
     return faults;
   }
+  if (main.errorCode === 'poisoned' && deathsInARow(main) >= POISONED_DEATHS) return [];
   if (reference.failsWith !== null) {
     if (status !== 'failed' || main.errorCode !== reference.failsWith)
       faults.push(`${status} ${main.errorCode ?? ''} instead of failed ${reference.failsWith}`);

@@ -12,12 +12,15 @@ interface Line {
   msg?: string;
   status?: number;
   err?: { code?: string; message?: string };
+  migration?: string;
 }
 
 /** Whether a line of a part's log says that something inside of it broke. */
-export function isFault({ level, msg = '', status, err }: Line): boolean {
+export function isFault({ level, msg = '', status, err, migration = '' }: Line): boolean {
   if (broken.test(msg)) return true;
   if (level !== 'error' && level !== 'fatal') return false;
+  // A start for which PostgreSQL was not there; the next one is made at once.
+  if (msg === 'migrating') return !/^could not connect/.test(migration);
   if (!passing.test(msg)) return true;
   return msg !== 'the start failed' && status !== 503 && !away.test(err?.code ?? '');
 }

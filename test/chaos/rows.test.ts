@@ -135,6 +135,28 @@ const refinement = (more: Partial<Refinement> = {}): Refinement => ({
 });
 const draft = { revision: 2, files: { '/a': 'new', '/b': 'same' } };
 
+/** Taken over once, given up, then taken over from so many dead owners. */
+const poisoned = (deaths: number) =>
+  proposal({
+    status: 'failed',
+    errorCode: 'poisoned',
+    resolution: null,
+    transitions: moves(
+      ['start', null, 'invoking'],
+      ['taken_over', 'invoking', 'invoking', { fromNode: 'host-1-a' }],
+      ['given_up', 'invoking', 'invoking'],
+      ['taken_over', 'invoking', 'invoking'],
+      ...Array.from({ length: deaths }, (): [string, string, string, Partial<Transition>] => [
+        'taken_over',
+        'invoking',
+        'invoking',
+        { fromNode: 'host-2-b' },
+      ]),
+      ['run.failed', 'invoking', 'failed'],
+    ),
+  });
+const untouched = { revision: 1, files: refinement().reference.baseFiles as { '/a': string; '/b': string } };
+
 tap.test('a right outcome is without fault, and every wrong one is named', async (t) => {
   const refused = proposal({
     id: 'refused',
@@ -145,6 +167,8 @@ tap.test('a right outcome is without fault, and every wrong one is named', async
   });
   t.strictSame(faultsOfOutcome(refinement(), [refused, proposal()], draft), []);
   t.strictSame(faultsOfOutcome(refinement({ proposalId: null, decisions: [] }), [refused], null), []);
+  const undecided = refinement({ decisions: [] });
+  t.strictSame(faultsOfOutcome(undecided, [poisoned(4)], untouched), [], 'four owners in a row were killed');
 
   const faulty: [string, Refinement, ProposalFacts[], typeof draft, RegExp][] = [
     ['two proposals', refinement(), [proposal(), proposal({ id: 'q' })], draft, /2 proposals for one/],
@@ -171,6 +195,13 @@ tap.test('a right outcome is without fault, and every wrong one is named', async
       [proposal({ status: 'failed', errorCode: 'lost', resolution: null })],
       { revision: 1, files: refinement().reference.baseFiles as typeof draft.files },
       /failed as lost/,
+    ],
+    [
+      'poisoned by three deaths, and one that gave it up before',
+      refinement(),
+      [poisoned(3)],
+      untouched,
+      /failed as poisoned/,
     ],
     ['an attempt too many', refinement(), [proposal({ attempt: 2 })], draft, /took 2 attempts/],
     [
@@ -281,6 +312,7 @@ tap.test('a log line that no failure around excuses is a fault, others are not',
     { level: 'error', msg: 'a thread actor broke' },
     { level: 'error', msg: 'request failed', status: 500, err: { code: 'internal' } },
     { level: 'error', msg: 'run lost' },
+    { level: 'error', msg: 'migrating', migration: 'relation "runs" does not exist' },
     { level: 'fatal', msg: 'stopping after an error' },
   ])
     t.ok(isFault(fault), fault.msg);
