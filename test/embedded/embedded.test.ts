@@ -78,7 +78,11 @@ t.test('below a private folder PostgreSQL runs all the same', async (t) => {
 t.test('a killed postmaster is started again at its address', async (t) => {
   const dataDir = t.testdir();
   const server = await startEmbeddedPostgres({ dataDir, log, databases });
-  t.teardown(() => server.stop());
+  t.teardown(async () => {
+    await server.stop();
+    // Processes of the one that was killed may still be on their way out, and write.
+    fs.rmSync(dataDir, { recursive: true, force: true, maxRetries: 30, retryDelay: 100 });
+  });
   const url = server.url('ide_orchestrator');
   const pid = postmasterOf(dataDir);
   process.kill(pid, 'SIGKILL');

@@ -241,8 +241,9 @@ t.test('a cancel that was committed before the completion wins', async (t) => {
 });
 
 t.test('the total deadline ends what invokes, what streams and what is being tried again', async (t) => {
-  const short = { runs: { totalMs: 1_000, startWaitMs: 50 } };
-  const invoking = await createHouse(t, { invoke: () => 'hang' }, short);
+  const short = { runs: { totalMs: 1_500 } };
+  const hanging = { runs: { totalMs: 1_500, startWaitMs: 50 } };
+  const invoking = await createHouse(t, { invoke: () => 'hang' }, hanging);
   const first = await startRefinement(invoking.replica, 'ann');
   const streaming = await createHouse(t, {}, short);
   const second = await streaming.running();

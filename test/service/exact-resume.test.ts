@@ -22,6 +22,14 @@ function speak(thread: ScriptedThread, frames: number): void {
   for (let count = 0; count < frames; count++) thread.push('on_llm_stream', { content: 'x'.repeat(80) });
 }
 
+/** 300 frames, of which the window has lost the first: what comes in one read, it keeps or drops as a whole. */
+async function speakAway(thread: ScriptedThread, watcher: Watcher): Promise<void> {
+  for (const count of [150, 300]) {
+    speak(thread, 150);
+    await watcher.until('on_llm_stream', count);
+  }
+}
+
 const from = (first: number, last: number) =>
   Array.from({ length: last - first + 1 }, (_, index) => first + index);
 
@@ -46,8 +54,7 @@ const isComplete = (house: House, proposalId: string) =>
 t.test('while a run lives, a position that has left the window is exact, on every replica', async (t) => {
   const house = await createHouse(t, {}, tiny);
   const { threadId, thread, watcher } = await house.running();
-  speak(thread, 300);
-  await watcher.until('on_llm_stream', 300);
+  await speakAway(thread, watcher);
   const other = await house.more();
   const viewers = await Promise.all(
     [house.replica, house.replica, other].map((replica) =>
@@ -155,8 +162,7 @@ t.test(
     const { proposalId, threadId } = await startRefinement(client, 'ann');
     const watcher = await client.watch('ann', threadId);
     const thread = runtime.threads.get(threadId) as ScriptedThread;
-    speak(thread, 300);
-    await watcher.until('on_llm_stream', 300);
+    await speakAway(thread, watcher);
     // The runtime opens no other stream: what the window has lost cannot be had now.
     runtime.script.upgrade = () => ({ status: 503 });
     thread.fail('model_error', 'No.', false);
@@ -179,8 +185,7 @@ t.test(
 t.test('a clean-up whose transcript cannot be had is delivered all the same (rule 18)', async (t) => {
   const house = await createHouse(t, {}, tiny);
   const { threadId, thread, watcher } = await house.running();
-  speak(thread, 300);
-  await watcher.until('on_llm_stream', 300);
+  await speakAway(thread, watcher);
   house.runtime.script.upgrade = () => ({ status: 503 });
   thread.fail('model_error', 'No.', false);
   await watcher.closed;
