@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import type { CommonQueryMethods } from 'slonik';
 import { readTranscriptPart } from '../db/transcripts.js';
 import type { OlderFrames } from '../streams/older-frames.js';
@@ -98,7 +99,8 @@ export function createOlderFrames(deps: OlderFramesDeps): OlderFrames {
     read(epoch, after, upTo) {
       const until = deps.now() + WAIT_MS;
       const found = tail.then(() => find({ epoch, after, upTo }, until));
-      tail = found;
+      // Each in a turn of its own: a kept piece may be there for a thousand viewers.
+      tail = found.then(() => turn());
       return found;
     },
   };

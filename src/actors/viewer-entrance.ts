@@ -32,6 +32,14 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
   const { pipeline, now } = deps;
   const { fanOut } = pipeline;
 
+  /** Whether the position lies in what is still being read of the log: the runtime has named it. */
+  const isNamedByRun = ({ after = 0, epoch = FIRST_EPOCH }: ViewerPosition) =>
+    !pipeline.finished() &&
+    pipeline.known() &&
+    epoch === fanOut.epoch() &&
+    after > fanOut.lastReleased() &&
+    after <= pipeline.told();
+
   /** Whether the log is known: false where the runtime has not told of it in time. */
   async function judgeable(position: ViewerPosition, gone: () => boolean): Promise<boolean> {
     const until = now() + POSITION_WAIT_MS;
@@ -41,6 +49,7 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
     const aheadUntil = now() + AHEAD_WAIT_MS;
     const ahead = () =>
       !pipeline.finished() &&
+      !isNamedByRun(position) &&
       (position.epoch ?? FIRST_EPOCH) === fanOut.epoch() &&
       (position.after ?? 0) > fanOut.lastReleased();
     while (ahead() && !gone() && now() < aheadUntil) await deps.sleep(20);
@@ -70,11 +79,12 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
   }
 
   return async function attach(viewer: Viewer, position: ViewerPosition): Promise<Attachment> {
-    let gone = false;
+    let left = false;
+    const gone = () => left || viewer.isClosed();
     let member: ReturnType<typeof fanOut.join> | null = null;
     const attachment: Attachment = {
       detach() {
-        gone = true;
+        left = true;
         member?.leave();
       },
       drained: () => member?.drained(),
@@ -82,12 +92,13 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
     };
     const came = now();
     const waitMs = () => (isNamed(position) ? POSITION_WAIT_MS : AHEAD_WAIT_MS);
-    while (isBehind(position) && !gone && !deps.isStopped() && now() - came < waitMs()) await deps.sleep(20);
-    const judged = position.after === undefined || (await judgeable(position, () => gone));
+    while (isBehind(position) && !gone() && !deps.isStopped() && now() - came < waitMs())
+      await deps.sleep(20);
+    const judged = position.after === undefined || (await judgeable(position, gone));
     const until = now() + POSITION_WAIT_MS;
-    while (deps.isFinal() && !pipeline.finished() && !gone && now() < until)
+    while (deps.isFinal() && !pipeline.finished() && !gone() && now() < until)
       await deps.happens(until - now());
-    if (gone) return attachment;
+    if (gone()) return attachment;
     if (deps.isStopped()) {
       viewer.close(1012, 'restarting');
       return attachment;
@@ -97,9 +108,15 @@ export function createViewerEntrance(deps: ViewerEntranceDeps) {
       return attachment;
     }
     // Unknown for too long: a position in the epoch that the row names is believed until the log says otherwise.
-    const trusted = !judged && (position.epoch ?? FIRST_EPOCH) === fanOut.epoch();
+    const trusted =
+      isNamedByRun(position) ||
+      (!judged && !pipeline.finished() && (position.epoch ?? FIRST_EPOCH) === fanOut.epoch());
     const again = trusted ? null : await readAgain(position);
-    if (gone) return attachment;
+    if (gone()) return attachment;
+    if (deps.isStopped()) {
+      viewer.close(1012, 'restarting');
+      return attachment;
+    }
     member = fanOut.join(viewer, position, deps.facts(), trusted, again);
     return attachment;
   };

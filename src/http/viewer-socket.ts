@@ -82,7 +82,9 @@ export function createViewerSockets(deps: ViewerSocketDeps): ViewerSockets {
     live.heard = live.heard.then(async () => {
       if (live.closed) return;
       await hear(deps, session, text);
-      if (!live.closed && live.viewer.bufferedBytes() > deps.budgetBytes) live.viewer.close(4408, '');
+      // Beyond the most that the thread itself may put there, its own answers make it wait.
+      const waiting = live.closed ? 0 : live.viewer.bufferedBytes();
+      if (waiting > deps.budgetBytes + deps.frameBytes) live.viewer.close(4408, '');
     });
   };
 
@@ -201,6 +203,7 @@ function viewerOf(ws: WebSocket<Admission>, admission: Admission, isClosed: () =
     unsubscribe: (topic) => {
       if (!gone()) ws.unsubscribe(topic);
     },
+    isClosed: gone,
     bufferedBytes: () => (gone() ? 0 : ws.getBufferedAmount()),
     cork: (sends) => {
       if (!gone()) ws.cork(sends);

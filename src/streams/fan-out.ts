@@ -109,6 +109,7 @@ export function createFanOut(deps: FanOutDeps): FanOut {
       seat.live = true;
       seat.step = 'full';
       seat.older = [];
+      seat.asking = null;
       live++;
       fullest = Math.max(fullest, seat.viewer.bufferedBytes());
       seat.viewer.subscribe(topic);
@@ -200,7 +201,15 @@ export function createFanOut(deps: FanOutDeps): FanOut {
     },
     beginEpoch(next, told) {
       log.begin(next);
-      const begun = { epoch: next, position: 0, cameAt: 0, reached: releasedBytes, older: [], goneUpTo: 0 };
+      const begun = {
+        epoch: next,
+        position: 0,
+        cameAt: 0,
+        reached: releasedBytes,
+        older: [],
+        goneUpTo: 0,
+        asking: null,
+      };
       // Before it is told: a viewer that drops the telling comes back for all of the new epoch.
       for (const seat of seats) Object.assign(seat, begun);
       if (told !== null) announce(told);

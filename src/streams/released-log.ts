@@ -111,7 +111,8 @@ export function createReleasedLog(deps: {
       const { after = 0 } = position;
       const foreign = position.after !== undefined && (position.epoch ?? deps.firstEpoch) !== epoch;
       if (foreign || after > standing()) return { recovery: 'reset', after: 0 };
-      const whole = isWhole(after) || continues(older, after);
+      const toldHole = epoch === readEpoch && after < holeEnd;
+      const whole = isWhole(after) || (!toldHole && continues(older, after));
       return { recovery: whole ? 'exact' : 'compacted', after };
     },
     advance(number) {

@@ -66,6 +66,8 @@ export interface ThreadPipeline {
   damaged(): boolean;
   /** Whether this replica has heard of the present attempt's log. */
   known(): boolean;
+  /** The newest number of the present log by the runtime's own word; 0 where it gave none. */
+  told(): number;
   /** A connection to the run is open, and has said which log it reads. */
   hears(): boolean;
   /**
@@ -106,6 +108,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
   let hurt = false;
   let known = false;
   let hears = false;
+  let told = 0;
   let finished = false;
   /** Viewers were told that the run is being reconnected, once for each outage. */
   let away = false;
@@ -140,6 +143,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
         away = false;
         known = true;
         hears = true;
+        told = signal.runtimeEpoch === null ? 0 : signal.lastSeq;
         if (signal.reset) ending = false;
         if (signal.epoch === fanOut.epoch()) {
           if (signal.runtimeEpoch !== null) fanOut.resetStrays(signal.lastSeq);
@@ -257,12 +261,14 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     damaged: () => hurt,
     known: () => known,
     hears: () => hears,
+    told: () => told,
     held,
     send: (message) => sendToRun?.(message) ?? false,
     beginAttempt(attempt, announcement) {
       newestFiles.clear();
       sendToRun = null;
       known = false;
+      told = 0;
       fanOut.beginEpoch(`${attempt}.1`, announcement);
     },
     finish(last) {

@@ -35,7 +35,8 @@ export interface Seat {
   /** Frames that were read again for it, and numbers that are nowhere to be had. */
   older: NumberedFrame[];
   goneUpTo: number;
-  asking: boolean;
+  /** The read that is under way for it. */
+  asking: symbol | null;
 }
 
 export interface SeatServiceDeps {
@@ -100,7 +101,7 @@ export function createSeat(
     reached: at.releasedBytes,
     older: [],
     goneUpTo: 0,
-    asking: false,
+    asking: null,
   };
 }
 
@@ -159,6 +160,8 @@ export function createSeatService(deps: SeatServiceDeps): SeatService {
   }
 
   function takeStep(seat: Seat): void {
+    // It waits for our reading, not the other way.
+    if (seat.asking !== null) return;
     const step = stepOf(seat);
     if (step === seat.step) return;
     seat.step = step;
@@ -191,6 +194,7 @@ export function createSeatService(deps: SeatServiceDeps): SeatService {
     const { number, bytes } = merged ?? frame;
     if (!send(seat, bytes)) return false;
     if (number > seat.cameAt) seat.reached += merged?.from ?? bytes.length;
+    else seat.behindSince = deps.now();
     seat.position = number;
     return true;
   }
@@ -205,7 +209,8 @@ export function createSeatService(deps: SeatServiceDeps): SeatService {
       return false;
     }
     if (seat.position < log.released()) return tellSkipped(seat, log.released());
-    if (seat.position === log.released()) seat.reached = deps.releasedBytes();
+    seat.reached = deps.releasedBytes();
+    seat.behindSince = deps.now();
     // Ahead of everything that was released here it waits.
     if (seat.position > log.released()) return false;
     if (seat.viewer.bufferedBytes() > lagBytes) return false;
@@ -243,23 +248,26 @@ export function createSeatService(deps: SeatServiceDeps): SeatService {
   function askForOlder(seat: Seat): boolean {
     const { older } = deps;
     if (older === null) return false;
-    if (seat.asking) return true;
+    if (seat.asking !== null) return true;
     const { epoch, position } = seat;
     const upTo = log.missingUpTo(epoch, position);
     if (upTo <= seat.goneUpTo) return false;
-    seat.asking = true;
+    const asking = Symbol();
+    seat.asking = asking;
     void older.read(epoch, position, upTo).then((frames) => {
-      seat.asking = false;
-      if (seat.gone) return;
-      if (seat.epoch === epoch) takeOlder(seat, frames, upTo);
-      if (!seat.live) serve(seat);
+      // It has begun again since, or reads the topic.
+      if (seat.gone || seat.asking !== asking) return;
+      seat.asking = null;
+      seat.behindSince = deps.now();
+      takeOlder(seat, frames, upTo);
+      serve(seat);
     });
     return true;
   }
 
   function beginAgain(seat: Seat, reason: string): boolean {
     const epoch = log.epoch();
-    Object.assign(seat, { epoch, position: 0, older: [], goneUpTo: 0 });
+    Object.assign(seat, { epoch, position: 0, older: [], goneUpTo: 0, asking: null });
     return send(seat, ownFrame({ event_type: 'on_reset', data: { epoch, reason } }));
   }
 

@@ -11,6 +11,8 @@ export interface Viewer {
   send(message: Buffer | string): number;
   subscribe(topic: string): void;
   unsubscribe(topic: string): void;
+  /** The socket is closed, or is being closed: nothing reaches it any more. */
+  isClosed(): boolean;
   /** Bytes that wait in user space for this viewer. */
   bufferedBytes(): number;
   /** Runs several sends as one write. */

@@ -19,6 +19,8 @@ function entrance(passes: (now: number) => void = () => undefined) {
     epoch: '1.1',
     rowEpoch: '1.1',
     released: 0,
+    told: 0,
+    viewerClosed: false,
   };
   const joined: Joined[] = [];
   const closed: number[] = [];
@@ -34,6 +36,7 @@ function entrance(passes: (now: number) => void = () => undefined) {
     known: () => thread.known,
     hears: () => thread.hears,
     finished: () => thread.finished,
+    told: () => thread.told,
     older: null,
     fanOut: {
       missing: () => null,
@@ -56,7 +59,10 @@ function entrance(passes: (now: number) => void = () => undefined) {
     now: () => clock,
     sendToRun: () => true,
   });
-  const viewer = { close: (code: number) => closed.push(code) } as unknown as Viewer;
+  const viewer = {
+    close: (code: number) => closed.push(code),
+    isClosed: () => thread.viewerClosed,
+  } as unknown as Viewer;
   return { thread, joined, closed, calls, attach: (position: ViewerPosition) => attach(viewer, position) };
 }
 

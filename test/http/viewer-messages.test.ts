@@ -44,6 +44,7 @@ const sessionWith = (outage: { gate?: unknown; verify?: unknown }) => {
       send: (message) => sent.push(JSON.parse(message.toString())),
       subscribe: () => undefined,
       unsubscribe: () => undefined,
+      isClosed: () => false,
       bufferedBytes: () => 0,
       cork: (sends) => sends(),
       close: (code) => void closes.push(code),

@@ -50,6 +50,7 @@ async function createServer(teardown: (end: () => void) => void, stuckMs = 60_00
     send: (message) => (socket.getUserData().left ? 2 : socket.send(message, false)),
     subscribe: (topic) => void (socket.getUserData().left || socket.subscribe(topic)),
     unsubscribe: (topic) => void (socket.getUserData().left || socket.unsubscribe(topic)),
+    isClosed: () => socket.getUserData().left === true,
     bufferedBytes: () => (socket.getUserData().left ? 0 : socket.getBufferedAmount()),
     cork: (sends) => void (socket.getUserData().left || socket.cork(sends)),
     close(code, reason) {

@@ -90,6 +90,7 @@ export function createFakeTopics(): FakeTopics {
         send,
         subscribe: (topic) => void topicOf(topic).add(send),
         unsubscribe: (topic) => void topicOf(topic).delete(send),
+        isClosed: () => closed !== null,
         bufferedBytes: () => buffered,
         cork: (sends) => sends(),
         close(code, reason) {
