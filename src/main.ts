@@ -34,7 +34,7 @@ const loaded = readConfig();
 const log = createLogger({ level: loaded.logLevel, production: loaded.production });
 const metrics = createMetrics({ onError: (error) => log.warn({ err: error }, 'a metric could not be read') });
 const tracing = createTracing({ serviceName: 'ide-orchestrator', otlpEndpoint: loaded.otlpEndpoint });
-const shutdown = createShutdown({ graceMs: loaded.http.shutdownGraceMs + 20_000, log });
+const shutdown = createShutdown({ graceMs: loaded.http.shutdownGraceMs + 15_000, log });
 const starting = new AbortController();
 shutdown.add('start', () => starting.abort(new Error('told to stop while it started')));
 

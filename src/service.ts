@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import type { Tracer } from '@opentelemetry/api';
 import { createCleanUp } from './actors/clean-up.js';
 import { createThreadRegistry } from './actors/thread-registry.js';
@@ -49,6 +50,10 @@ const RETENTION_MS = 60_000;
 /** A replica that has lost the runtime, and nothing to ask it, asks after a thread that nobody knows. */
 const PROBE_MS = 5_000;
 const EXPIRE_BATCH = 200;
+/** What a database that is frozen may hold up the stop, twice. */
+const LAST_WAIT_MS = 2_000;
+
+const atMost = (work: Promise<void>) => Promise.race([work, wait(LAST_WAIT_MS, undefined, { ref: false })]);
 
 /** One replica of the orchestrator on a migrated database. `main.ts` and the tests run the same. */
 export async function createService(deps: ServiceDeps): Promise<Service> {
@@ -190,10 +195,10 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
       await Promise.all([server.stop(config.http.shutdownGraceMs), transcripts.stop()]);
       await registry.giveUpRest();
       client.stop();
-      await Promise.all([cleanUp.stop(), listener.stop(), heartbeat.stop()]);
+      await Promise.all([atMost(cleanUp.stop()), listener.stop(), heartbeat.stop()]);
       pulse.stop();
       // A statement that a frozen database never answered is no reason to fail the stop.
-      await db.end().catch((error: unknown) => log.warn({ err: error }, 'the pool did not end well'));
+      await atMost(db.end().catch((error: unknown) => log.warn({ err: error }, 'the pool did not end well')));
     },
   };
 }

@@ -42,6 +42,7 @@ export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObs
     const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
     Object.assign(current, { attempt, jobId });
     if (advanced) {
+      deps.watchdog.attemptBegins();
       const told = { attempt, max: deps.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
       deps.pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
     }

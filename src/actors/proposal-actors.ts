@@ -141,7 +141,7 @@ async function closeAttempt(
         outcome: code,
         details: { code, delay_ms: delay },
       }),
-    (row) => row.cancelRequestedAt === null,
+    (row) => row.cancelRequestedAt === null && !signal.aborted,
   );
   if (outcome.kind === 'moved') return { kind: 'cancelled' };
   if (outcome.kind === 'finished') return { kind: 'finished', status: outcome.row.status };

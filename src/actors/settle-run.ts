@@ -171,18 +171,21 @@ async function fail(
   const last = goesOn ? failedFrames(facts, ending, error) : closedFrames(facts, error);
   // Viewers of an epoch of ours get nothing of the run but the last frames.
   const transcript = goesOn ? await transcriptOfEnd(deps.pipeline) : undefined;
-  const outcome = await deps.journal.append((fence) =>
-    commitFailed(deps.db, fence, {
-      from: deps.from(),
-      event: error.code === 'cancelled' ? 'run.cancelled' : 'run.failed',
-      attempt: deps.attempt(),
-      error,
-      warnings,
-      lastFrames: stored(last),
-      finalEpoch: last.epoch,
-      transcript: transcript?.take(),
-      details: { code: error.code },
-    }),
+  const outcome = await deps.journal.append(
+    (fence) =>
+      commitFailed(deps.db, fence, {
+        from: deps.from(),
+        event: error.code === 'cancelled' ? 'run.cancelled' : 'run.failed',
+        attempt: deps.attempt(),
+        error,
+        warnings,
+        lastFrames: stored(last),
+        finalEpoch: last.epoch,
+        transcript: transcript?.take(),
+        details: { code: error.code },
+      }),
+    // A cancel that was committed first is the outcome, however the run ended (protocol.md 2).
+    (row) => error.code === 'cancelled' || row.cancelRequestedAt === null,
   );
   const settled = told(deps, outcome, last, 'failed', error.code);
   if (outcome.kind === 'committed' && transcript?.lacks())
@@ -225,11 +228,13 @@ async function findFiles(deps: SettleDeps): Promise<Found> {
     : [];
   let given = streamed;
   if (damaged || given === null) {
-    const state = ending?.state ?? (await finalState(deps));
-    if (state?.status === 'failed') {
-      return { files: {}, warnings, fault: errorOfState(state) };
+    const asked = ending?.state ?? (await finalState(deps));
+    if (asked === 'away') {
+      const message = 'The runtime could not be reached in time.';
+      return { files: {}, warnings, fault: { code: 'runtime_unavailable', message, retryable: true } };
     }
-    const told = state?.generated_files ?? null;
+    if (asked?.status === 'failed') return { files: {}, warnings, fault: errorOfState(asked) };
+    const told = asked?.generated_files ?? null;
     if (told === null && damaged) {
       const message = 'The files of the run could not be read.';
       return { files: {}, warnings, fault: { code: 'invalid_frame', message, retryable: false } };
@@ -243,16 +248,18 @@ async function findFiles(deps: SettleDeps): Promise<Found> {
   return { files: {}, warnings, fault: { code: 'completed_without_files', message, retryable: false } };
 }
 
-/** The runtime's word on a run that has ended; null where it does not say. */
-async function finalState(deps: SettleDeps): Promise<RuntimeState | null> {
+/** The runtime's word on a run that has ended; null where it does not say, `away` where it was not reached in time. */
+async function finalState(deps: SettleDeps): Promise<RuntimeState | null | 'away'> {
+  let away = false;
   for (let tries = 0, failures = 0; tries < STATE_TRIES && !deps.pastDeadline(); ) {
     const asked = await deps.askState();
     if (asked.kind === 'not_found') return null;
+    away = asked.kind === 'away';
     if (asked.kind === 'state') {
       if (asked.state.status !== 'running') return asked.state;
       tries++;
     }
     await deps.sleep(asked.kind === 'away' ? deps.delayMs(failures++) : 250);
   }
-  return null;
+  return away ? 'away' : null;
 }

@@ -133,6 +133,8 @@ export function createThreadActor(
   let stopped = false;
   let idleFrom: number | null = deps.now();
   let settledHere = false;
+  /** Viewers that are being let in: what they wait for may take seconds. */
+  let attaching = 0;
 
   const pipeline = createThreadPipeline({
     threadId,
@@ -160,7 +162,8 @@ export function createThreadActor(
     reconnectDelayMs: awayDelayMs,
     sleep,
     now: deps.now,
-    randomEpoch: () => randomUUID().slice(0, 8),
+    // No number: such an epoch has no order, and no log of the runtime's.
+    randomEpoch: () => `r${randomUUID().slice(0, 8)}`,
     onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
     onStep(step) {
       if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
@@ -183,6 +186,8 @@ export function createThreadActor(
     },
     row,
   );
+  /** Nobody waits for what the runtime has to say any more: the actor stops, or a cancel decides. */
+  const nobodyWaits = () => stopped || observer.seen().cancelRequestedAt !== null;
   const askState = () => deps.client.getState(runtimeThreadId());
   const notes = createPhaseNotes(
     {
@@ -233,8 +238,8 @@ export function createThreadActor(
       askState,
       sleep,
       delayMs: awayDelayMs,
-      pastDeadline: () => stopped || watchdog.pastDeadline(),
-      mayAskAgain: () => !stopped && deps.now() < watchdog.askUntil(),
+      pastDeadline: () => nobodyWaits() || watchdog.pastDeadline(),
+      mayAskAgain: () => !nobodyWaits() && deps.now() < watchdog.askUntil(),
       allowed: config.runs,
       onCommitted(status, code) {
         notes.end(status, code);
@@ -260,7 +265,7 @@ export function createThreadActor(
       askState,
       sleep,
       delayMs: awayDelayMs,
-      isStopped: () => stopped,
+      isStopped: () => nobodyWaits() || watchdog.pastDeadline(),
       log,
     }),
     proposalId,
@@ -375,7 +380,8 @@ export function createThreadActor(
     if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
     if (now === 'retrying') ending = null;
-    if (now === 'invoking') watchdog.attemptBegins();
+    // A reader that becomes the owner has heard the attempt already.
+    if (now === 'invoking' && left !== 'following') watchdog.attemptBegins();
     if (now === 'following' && left !== null) observer.beginFollowing();
     if (isFinal()) void reachEnd();
     changed.next();
@@ -426,7 +432,8 @@ export function createThreadActor(
     happens,
     sleep,
     now: deps.now,
-    sendToRun: (message) => state() === 'streaming' && pipeline.send(message),
+    // A reader's socket to the run is as good as the owner's.
+    sendToRun: (message) => (state() === 'streaming' || state() === 'following') && pipeline.send(message),
   });
 
   return {
@@ -451,8 +458,10 @@ export function createThreadActor(
       while (opening() && !stopped && deps.now() < until) await happens(until - deps.now());
     },
     attach(viewer, position) {
-      idleFrom = null;
-      return attach(viewer, position);
+      attaching++;
+      return attach(viewer, position).finally(() => {
+        attaching--;
+      });
     },
     observe: observer.observe,
     version: () => Math.max(journal.version(), observer.seen().version),
@@ -465,7 +474,7 @@ export function createThreadActor(
     idleSince() {
       // A reader without viewers reads for nobody; its row is looked at again when somebody comes, or it is taken over.
       const atRest = state() === 'following' || (isFinal() && settledHere);
-      if (!atRest || pipeline.fanOut.size() > 0) {
+      if (!atRest || attaching > 0 || pipeline.fanOut.size() > 0) {
         idleFrom = null;
         return null;
       }

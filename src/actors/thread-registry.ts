@@ -255,7 +255,15 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       const actor = await open(threadId);
       const attachment = await actor.attach(viewer, position);
       // Access may have been withdrawn between the upgrade and now.
-      if (viewer.accessVersion < actor.accessVersion()) await recheck(threadId, viewer);
+      if (viewer.accessVersion < actor.accessVersion()) {
+        try {
+          await recheck(threadId, viewer);
+        } catch (error) {
+          // Whoever called has nothing to detach yet.
+          attachment.detach();
+          throw error;
+        }
+      }
       return attachment;
     },
     notice(threadId) {

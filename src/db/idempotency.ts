@@ -92,24 +92,32 @@ export const beginKey = async (
   return { replay: { status: existing.status, body: existing.body ?? null } };
 };
 
-/** Stores the answer, where `id` still holds the key; inside the transaction of the work where there is one. */
+/**
+ * Stores the answer; inside the transaction of the work where there is one. False where `id` does not hold the key any
+ * more: the work is another try's.
+ */
 export const finishKey = async (
   db: CommonQueryMethods,
   input: KeyName & { readonly id: string; readonly status: number; readonly body: unknown },
-): Promise<void> => {
-  await db.query(named('finish_key', noRow)`
+): Promise<boolean> =>
+  (
+    await db.query(named('finish_key', noRow)`
     UPDATE idempotency_keys SET status = ${input.status}, body = ${jsonOf(input.body)}::jsonb, answered_at = now()
-    WHERE user_id = ${input.userId} AND route = ${input.route} AND key = ${input.key} AND holder = ${input.id}`);
-};
+    WHERE user_id = ${input.userId} AND route = ${input.route} AND key = ${input.key} AND holder = ${input.id}`)
+  ).rowCount === 1;
 
-/** Frees the key after an answer that is not stored (500 and above), where `id` still holds it. */
+/**
+ * Frees the key after an answer that is not stored (500 and above), where `id` still holds it. One whose commit was made
+ * while its own answer was lost is kept: the work is done.
+ */
 export const dropKey = async (
   db: CommonQueryMethods,
   input: KeyName & { readonly id: string },
 ): Promise<void> => {
   await db.query(named('drop_key', noRow)`
     DELETE FROM idempotency_keys
-    WHERE user_id = ${input.userId} AND route = ${input.route} AND key = ${input.key} AND holder = ${input.id}`);
+    WHERE user_id = ${input.userId} AND route = ${input.route} AND key = ${input.key} AND holder = ${input.id}
+      AND answered_at IS NULL`);
 };
 
 /** Removes keys older than `olderThanMs`; answers how many. */

@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 
 export interface OwnConnectionDeps {
@@ -22,6 +23,7 @@ export interface OwnConnection {
 
 const RECONNECT_MS = 500;
 const CONNECT_TIMEOUT_MS = 2_000;
+const GOODBYE_MS = 1_000;
 
 /**
  * Keeps one `pg` connection of its own open, beside the pool, for as long as it is not stopped: what LISTEN and the
@@ -88,7 +90,8 @@ export const createOwnConnection = (deps: OwnConnectionDeps): OwnConnection => {
       const client = current;
       current = null;
       await opening.catch(() => undefined);
-      await client?.end().catch(() => undefined);
+      // A server that is frozen never says goodbye.
+      await Promise.race([client?.end().catch(() => undefined), wait(GOODBYE_MS, undefined, { ref: false })]);
     },
   };
 };

@@ -52,7 +52,8 @@ export async function answerOnce(
       const inside = { ...call, db, afterCommit: (effect: () => void) => void effects.push(effect) };
       const answer = await settled(() => handle(inside), { instance, requestId: call.requestId });
       const stored = { body: answer.body ?? null, headers: answer.headers ?? {} };
-      await finishKey(db, { ...named, status: answer.status, body: stored });
+      // Another try has taken the key over: what this one did must not be done twice.
+      if (!(await finishKey(db, { ...named, status: answer.status, body: stored }))) throw keyInFlight();
       return { answer, effects };
     });
     for (const effect of effects) effect();

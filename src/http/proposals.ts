@@ -88,12 +88,19 @@ export function proposalRoutes(): Route[] {
           actor_user_id: entry.actorUserId,
           attempt: entry.attempt,
           at: entry.at,
-          details: entry.details ?? {},
+          details: shownDetails(entry.details),
         }));
         return { status: 200, body: { items } };
       },
     }),
   ];
+}
+
+/** Which replica had a thread is for operators: its name tells of our hosts. */
+const internalDetails = new Set(['node', 'from_node', 'to_node']);
+
+function shownDetails(details: unknown): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(details ?? {}).filter(([name]) => !internalDetails.has(name)));
 }
 
 /** The proposal that the path names, for whoever may see it; throws AppError `not_found` for all others alike. */

@@ -33,7 +33,7 @@ function bench(state: ProposalState, row = rowOf(1)) {
     },
     notes: { adopt: () => undefined },
     pipeline: { beginAttempt: () => undefined },
-    watchdog: { observe: () => undefined, own: () => undefined },
+    watchdog: { observe: () => undefined, own: () => undefined, attemptBegins: () => undefined },
     current: { attempt: row.attempt, jobId: row.jobId },
     state: () => world.state,
     context: () => ({ runtimeThreadId: null, cancelled: world.cancelled }) as ProposalContext,
