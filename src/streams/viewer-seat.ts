@@ -26,7 +26,7 @@ export interface Seat {
   waiting: number;
   gone: boolean;
   step: Step;
-  /** When it left the topic, or came (monotonic ms). */
+  /** When it left the topic, or came (monotonic ms); `NOT_BEHIND` while nothing waits for it. */
   behindSince: number;
   /** Numbers up to this one were released before that: sending them is no part of the lag. */
   cameAt: number;
@@ -75,6 +75,8 @@ export interface SeatService {
 /** A lag is one when it has lasted: a burst with a large state is not. Milliseconds. */
 const MERGE_AFTER_MS = 100;
 const STATES_AFTER_MS = 1_000;
+/** It has everything: its lag begins with what comes next, however long that takes. */
+const NOT_BEHIND = Number.POSITIVE_INFINITY;
 /** On the lowest step for so many times `stuckMs` without draining: it takes a little, and never enough. */
 const PATIENCE = 6;
 
@@ -162,6 +164,7 @@ export function createSeatService(deps: SeatServiceDeps): SeatService {
   function takeStep(seat: Seat): void {
     // It waits for our reading, not the other way.
     if (seat.asking !== null) return;
+    if (seat.behindSince === NOT_BEHIND) seat.behindSince = deps.now();
     const step = stepOf(seat);
     if (step === seat.step) return;
     seat.step = step;
@@ -210,7 +213,7 @@ export function createSeatService(deps: SeatServiceDeps): SeatService {
     }
     if (seat.position < log.released()) return tellSkipped(seat, log.released());
     seat.reached = deps.releasedBytes();
-    seat.behindSince = deps.now();
+    seat.behindSince = NOT_BEHIND;
     // Ahead of everything that was released here it waits.
     if (seat.position > log.released()) return false;
     if (seat.viewer.bufferedBytes() > lagBytes) return false;

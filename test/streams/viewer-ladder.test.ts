@@ -1,5 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'tap';
+import type { FanOut } from '../../src/streams/fan-out.js';
 import { mergeTokens } from '../../src/streams/merge-tokens.js';
 import type { OlderFrames } from '../../src/streams/older-frames.js';
 import type { FakeViewer } from '../support/fake-viewer.js';
@@ -206,4 +207,128 @@ test('a viewer that is behind when the thread ends gets from the transcript what
   await turn();
   t.equal(shortOf(viewer), '1 2 3 4 5 6 7 8:end');
   t.strictSame(older.reads, [['1.1', 2, 7]]);
+});
+
+/** As `logOf`; the n-th read, from 0, is answered when it is told to be. */
+function heldLogOf(count: number, held: number) {
+  const log = logOf(count);
+  let answer = () => {};
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  const older: OlderFrames = {
+    async read(...wanted) {
+      const frames = await log.read(...wanted);
+      if (log.reads.length - 1 === held) await answered;
+      return frames;
+    },
+  };
+  return { older, reads: log.reads, answer };
+}
+
+const oneByOne = (first: number, last: number) =>
+  Array.from({ length: last - first + 1 }, (_, index) => first + index).join(' ');
+
+/** As the entrance does it: the first piece is read again before the viewer joins. */
+async function joinReadAgain(fanOut: FanOut, older: OlderFrames, viewer: FakeViewer, after: number) {
+  const position = { after, epoch: '1.1' };
+  const missing = fanOut.missing(position);
+  if (missing === null) throw new Error('nothing has left the window');
+  const frames = await older.read(missing.epoch, missing.after, missing.upTo);
+  fanOut.join(viewer, position, subscribedFacts, false, { ...missing, frames });
+}
+
+/** Lets reads come back and be sent. */
+const turns = async (count = 60) => {
+  for (let each = 0; each < count; each++) await turn();
+};
+
+test('a trusted position ahead of a log that is replayed loses nothing by it', async (t) => {
+  const { fanOut, topics, clock, steps, release } = createFanOutFixture({ threadBytes: 1 << 20 });
+  const viewer = topics.join();
+  fanOut.join(viewer, { after: 50, epoch: '1.1' }, subscribedFacts, true);
+  clock.now += 2_000;
+  for (let seq = 1; seq <= 48; seq += 3) release(token(seq), token(seq + 1), token(seq + 2));
+  clock.now += 2_000;
+  release(token(49), token(50), token(51, 11_000), token(52), token(53));
+  release(token(54));
+  t.equal(shortOf(viewer), '51 52 53 54');
+  t.strictSame(steps, []);
+});
+
+test('a viewer that waits for our reading of older frames is not taken for slow', async (t) => {
+  const { older, reads, answer } = heldLogOf(100, 1);
+  const { fanOut, topics, clock, steps, release } = createFanOutFixture({ threadBytes: 64 * 1024, older });
+  for (let seq = 1; seq <= 100; seq++) release(token(seq));
+  const viewer = topics.join();
+  await joinReadAgain(fanOut, older, viewer, 3);
+  clock.now += 1_200;
+  release({ seq: 101, kind: 'on_state_update', data: { files: 'f'.repeat(11_000) } });
+  t.equal(shortOf(viewer), oneByOne(4, 8), 'the rest is still being read');
+  answer();
+  await turns();
+  t.equal(shortOf(viewer), `${oneByOne(4, 100)} 101:on_state_update`);
+  t.strictSame(steps, []);
+  t.ok(reads.length > 2);
+});
+
+test('a known hole above a position is compacted, although what lies before it is read again', async (t) => {
+  const older = logOf(19);
+  const { fanOut, topics, resumes, release } = createFanOutFixture({ threadBytes: 64 * 1024, older });
+  for (let seq = 1; seq <= 19; seq++) release(token(seq));
+  fanOut.skip(20, 20);
+  for (let seq = 21; seq <= 70; seq++) release(token(seq));
+  const viewer = topics.join();
+  await joinReadAgain(fanOut, older, viewer, 10);
+  await turns();
+  t.match(viewer.received[0]?.data, { recovery: 'compacted', first_seq: 11, last_seq: 70 });
+  t.strictSame(resumes, ['compacted']);
+  t.match(shortOf(viewer), new RegExp(`^${oneByOne(11, 19)} skipped\\(20-`));
+});
+
+test('a read that comes back after everything has begun again is no answer, and there is one end', async (t) => {
+  const { older, reads, answer } = heldLogOf(49, 0);
+  const { fanOut, topics, release } = createFanOutFixture({ threadBytes: 64 * 1024, older });
+  for (let seq = 1; seq <= 100; seq++) release(token(seq));
+  const viewer = topics.join();
+  fanOut.join(viewer, { after: 10, epoch: '1.1' }, subscribedFacts, false);
+  t.match(reads, [['1.1', 10]], 'is being read');
+  // The owner's end has a number under which this replica has sent something else.
+  fanOut.finish(lastFramesOf('1.1', [50, 'end']));
+  answer();
+  await turns();
+  t.equal(shortOf(viewer), `on_reset ${oneByOne(1, 49)} 50:end`);
+  t.equal(viewer.closed?.code, 1000);
+});
+
+test('what comes back of the attempt before is not sent in the next', async (t) => {
+  const { older, answer } = heldLogOf(49, 0);
+  const { fanOut, topics, release } = createFanOutFixture({ threadBytes: 64 * 1024, older });
+  for (let seq = 1; seq <= 100; seq++) release(token(seq));
+  const viewer = topics.join();
+  fanOut.join(viewer, { after: 10, epoch: '1.1' }, subscribedFacts, false);
+  const told = { attempt: 2, max: 4, delay_ms: 0, epoch: '2.1' };
+  fanOut.beginEpoch('2.1', { event_type: 'on_retry', data: told });
+  answer();
+  await turns();
+  release(token(1), token(2));
+  t.equal(shortOf(viewer), 'on_retry 1 2');
+});
+
+test('a viewer that is still taking what was there before it came is not taken for slow', async (t) => {
+  const { fanOut, topics, clock, steps, release } = createFanOutFixture({ threadBytes: 1 << 20 });
+  for (let seq = 1; seq <= 30; seq++) release(token(seq));
+  const viewer = topics.join();
+  viewer.takesAll(false);
+  const member = fanOut.join(viewer, {}, subscribedFacts, false);
+  clock.now += 1_150;
+  viewer.take();
+  member.drained();
+  for (let seq = 31; seq <= 42; seq++) release(token(seq));
+  t.equal(shortOf(viewer), oneByOne(1, 20));
+  clock.now += 50;
+  viewer.takesAll(true);
+  member.drained();
+  t.equal(shortOf(viewer), oneByOne(1, 42));
+  t.strictSame(steps, []);
 });
