@@ -1,6 +1,13 @@
+import { Observable } from 'rxjs';
 import t from 'tap';
 import { createViewerEntrance, type ViewerEntranceDeps } from '../../src/actors/viewer-entrance.js';
+import { createFrameCounts } from '../../src/streams/frame-counts.js';
+import { createWindowBudget } from '../../src/streams/replay-window.js';
+import type { SocketSignal } from '../../src/streams/stream-signals.js';
+import { createThreadPipeline } from '../../src/streams/thread-pipeline.js';
 import type { Viewer, ViewerPosition } from '../../src/streams/viewer.js';
+import { createFakeTopics } from '../support/fake-viewer.js';
+import { batchOf, frameText } from '../support/frames.js';
 
 interface Joined {
   position: ViewerPosition;
@@ -21,6 +28,8 @@ function entrance(passes: (now: number) => void = () => undefined) {
     released: 0,
     told: 0,
     viewerClosed: false,
+    /** What comes of reading older frames; null where nothing is missing. */
+    older: null as (() => Promise<never[]>) | null,
   };
   const joined: Joined[] = [];
   const closed: number[] = [];
@@ -37,9 +46,9 @@ function entrance(passes: (now: number) => void = () => undefined) {
     hears: () => thread.hears,
     finished: () => thread.finished,
     told: () => thread.told,
-    older: null,
+    older: { read: () => thread.older?.() },
     fanOut: {
-      missing: () => null,
+      missing: () => (thread.older === null ? null : { epoch: thread.epoch, after: 0, upTo: 9 }),
       epoch: () => thread.epoch,
       lastReleased: () => thread.released,
       join(_viewer: Viewer, position: ViewerPosition, _facts: unknown, trusted: boolean) {
@@ -171,4 +180,119 @@ t.test('a viewer that left while it waited joins nothing', async (t) => {
   attachment.detach();
   t.strictSame(house.joined, []);
   t.strictSame(house.calls, { drained: 0, left: 0 });
+});
+
+t.test('a viewer whose socket closed while it waited joins nothing', async (t) => {
+  const waits = {
+    'for the log': { known: false },
+    'for numbers that are ahead': { known: true },
+    'for the last frames': { known: true, final: true },
+  };
+  for (const [what, state] of Object.entries(waits)) {
+    const house = entrance();
+    Object.assign(house.thread, state);
+    const attaching = house.attach({ after: 4, epoch: '1.1' });
+    house.thread.viewerClosed = true;
+    await attaching;
+    t.strictSame(house.joined, [], what);
+    t.strictSame(house.closed, [], what);
+  }
+  const reading = entrance();
+  Object.assign(reading.thread, { known: true, released: 9 });
+  reading.thread.older = async () => {
+    reading.thread.viewerClosed = true;
+    return [];
+  };
+  await reading.attach({ after: 4, epoch: '1.1' });
+  t.strictSame(reading.joined, [], 'while older frames were read');
+});
+
+t.test(
+  'a viewer that waited for older frames while the actor stopped is sent elsewhere with 1012',
+  async (t) => {
+    const house = entrance();
+    Object.assign(house.thread, { known: true, released: 9 });
+    house.thread.older = async () => {
+      house.thread.stopped = true;
+      return [];
+    };
+    await house.attach({ after: 4, epoch: '1.1' });
+    t.strictSame(house.closed, [1012]);
+    t.strictSame(house.joined, []);
+  },
+);
+
+t.test(
+  'a position that the runtime has named is exact at once, although its frames are still being read here',
+  async (t) => {
+    const topics = createFakeTopics();
+    let signal: (next: SocketSignal) => void = () => undefined;
+    const frames = (...texts: string[]) => signal({ type: 'frames', batch: batchOf(texts) });
+    let clock = 0;
+    const sleep = async (milliseconds: number) => {
+      clock += milliseconds;
+    };
+    const pipeline = createThreadPipeline({
+      threadId: 'thread',
+      firstEpoch: '1.1',
+      epoch: '1.1',
+      readBefore: 1,
+      runtimeFrames: {
+        frames: () =>
+          new Observable((reader) => {
+            signal = (next) => reader.next(next);
+          }),
+      },
+      client: { getState: async () => ({ kind: 'away' }) },
+      windowBudget: createWindowBudget({ processBytes: 1 << 24, threadBytes: 1 << 22 }),
+      older: null,
+      publish: topics.publish,
+      viewerBudgetBytes: 1 << 20,
+      viewerStuckMs: 10_000,
+      frameCounts: createFrameCounts(),
+      reconnectDelayMs: () => 50,
+      sleep,
+      now: () => clock,
+      randomEpoch: () => 'r',
+      onResume: () => undefined,
+      onStep: () => undefined,
+      onMerged: () => undefined,
+      onLeftOut: () => undefined,
+    });
+    const reading = pipeline.read({ attempt: 1, runtimeThreadId: 'run' }).subscribe();
+    const attach = createViewerEntrance({
+      pipeline,
+      facts: () => ({ thread_id: 't', proposal_id: 'p', status: 'processing', phase: 'streaming' }),
+      isFinal: () => false,
+      isStopped: () => false,
+      rowEpoch: () => '1.1',
+      happens: sleep,
+      sleep,
+      now: () => clock,
+      sendToRun: () => false,
+    });
+    signal({ type: 'connected', send: () => true });
+    frames('{"event_type":"on_open","data":{"epoch":1,"first_seq":1,"last_seq":100}}', frameText(1));
+    t.equal(pipeline.told(), 100);
+    const viewer = topics.join();
+    await attach(viewer, { after: 90, epoch: '1.1' });
+    t.match(viewer.received, [{ event_type: 'on_subscribed', data: { recovery: 'exact', last_seq: 90 } }]);
+    t.equal(clock, 0, 'nothing was waited for');
+    frames(...Array.from({ length: 99 }, (_, index) => frameText(index + 2)));
+    t.strictSame(
+      viewer.received.slice(1).map(({ seq }) => seq),
+      Array.from({ length: 10 }, (_, index) => index + 91),
+    );
+    const told = { attempt: 2, max: 4, delay_ms: 0, epoch: '2.1' };
+    pipeline.beginAttempt(2, { event_type: 'on_retry', data: told });
+    t.equal(pipeline.told(), 0, 'nothing is named of the next attempt yet');
+    reading.unsubscribe();
+  },
+);
+
+t.test('a position beyond what the runtime has named waits 1 s, and is judged', async (t) => {
+  const house = entrance();
+  Object.assign(house.thread, { known: true, released: 9, told: 100 });
+  await house.attach({ after: 101, epoch: '1.1' });
+  t.match(house.joined, [{ trusted: false, at: 1_000 }]);
 });

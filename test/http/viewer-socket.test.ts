@@ -439,6 +439,25 @@ t.test(
   },
 );
 
+t.test('a viewer that pings while a state larger than its budget is on its way is not closed', async (t) => {
+  const api = await createApi(t);
+  const path = `/api/ws/refinements/${(await refinement(api)).threadId}`;
+  const viewer = await opened(api, path, await bearer(api, 'ada'));
+  await viewer.frame(0);
+  const seat = api.directory.seats[0];
+  viewer.socket.pause();
+  seat?.viewer.send(JSON.stringify({ event_type: 'on_state_update', data: { x: 'x'.repeat(15_000_000) } }));
+  t.ok((seat?.viewer.bufferedBytes() ?? 0) > 2_000_000, 'more waits than the budget of 1 MB');
+  viewer.socket.send('{"type":"ping"}');
+  await wait(100);
+  viewer.socket.resume();
+  t.equal((await viewer.frame(1)).event_type, 'on_state_update');
+  t.equal((await viewer.frame(2)).event_type, 'on_pong');
+  viewer.socket.send('{"type":"ping"}');
+  t.equal((await viewer.frame(3)).event_type, 'on_pong', 'it is still heard');
+  viewer.socket.terminate();
+});
+
 t.test('a stopping server refuses upgrades and tells its viewers to come back', async (t) => {
   const api = await createApi(t);
   const path = `/api/ws/refinements/${(await refinement(api)).threadId}`;

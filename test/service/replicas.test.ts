@@ -194,3 +194,22 @@ t.test('a reader that is behind delivers what it lacks before it tells the end (
   t.strictSame(reader.numbers(), [1, 2, 3, 4]);
   t.strictSame(numberedTexts(reader), numberedTexts(watcher));
 });
+
+t.test('a viewer’s message reaches the run through a replica that only reads', async (t) => {
+  const house = await createHouse(t);
+  const other = await house.more();
+  const { threadId, thread, watcher } = await house.running();
+  const reader = await other.watch('ann', threadId);
+  thread.push('on_llm_stream', { content: 'a' });
+  await Promise.all([watcher.until('on_llm_stream'), reader.until('on_llm_stream')]);
+  const [fromOwner, fromReader] = [
+    { type: 'message', content: 'to the owner' },
+    { type: 'message', content: 'to the reader' },
+  ];
+  reader.socket.send(JSON.stringify(fromReader));
+  await eventually('a message', () => thread.messages.length === 1);
+  watcher.socket.send(JSON.stringify(fromOwner));
+  await eventually('the other', () => thread.messages.length === 2);
+  t.strictSame(thread.messages, [fromReader, fromOwner]);
+  t.notOk(reader.kinds().includes('error'));
+});
