@@ -109,7 +109,6 @@ export function createFanOut(deps: FanOutDeps): FanOut {
       seat.live = true;
       seat.step = 'full';
       seat.older = [];
-      seat.asking = null;
       live++;
       fullest = Math.max(fullest, seat.viewer.bufferedBytes());
       seat.viewer.subscribe(topic);
