@@ -19,10 +19,12 @@ const rowOf = (version: number, changes: Partial<ThreadRow> = {}) =>
 
 /** An observer whose machine stands where the test says. */
 function bench(state: ProposalState, row = rowOf(1)) {
-  const world = { state, version: row.version, generation: row.ownerGeneration, cancelled: false };
+  const { version, ownerGeneration: generation, attempt } = row;
+  const world = { state, version, generation, attempt, cancelled: false };
   const events: ProposalEvent[] = [];
   const adopted: number[] = [];
   const ended: string[] = [];
+  const attempts: number[] = [];
   const deps = {
     node: 'me',
     maxAttempts: 4,
@@ -32,15 +34,19 @@ function bench(state: ProposalState, row = rowOf(1)) {
       adopt: ({ version }: ThreadRow) => adopted.push(version),
     },
     notes: { adopt: () => undefined },
-    pipeline: { beginAttempt: () => undefined },
-    watchdog: { observe: () => undefined, own: () => undefined, attemptBegins: () => undefined },
+    pipeline: { beginAttempt: (attempt: number) => attempts.push(attempt) },
+    watchdog: { observe: () => undefined, own: () => undefined, attemptBegins: () => attempts.push(0) },
     current: { attempt: row.attempt, jobId: row.jobId },
     state: () => world.state,
-    context: () => ({ runtimeThreadId: null, cancelled: world.cancelled }) as ProposalContext,
-    send: (event: ProposalEvent) => events.push(event),
+    context: () =>
+      ({ runtimeThreadId: null, attempt: world.attempt, cancelled: world.cancelled }) as ProposalContext,
+    send(event: ProposalEvent) {
+      events.push(event);
+      if ('attempt' in event) world.attempt = event.attempt;
+    },
     onEndedElsewhere: () => ended.push('ended'),
   } as unknown as RowObserverDeps;
-  return { world, ...createRowObserver(deps, row), events, adopted, ended };
+  return { world, ...createRowObserver(deps, row), events, adopted, ended, attempts };
 }
 
 t.test('a row that is older than what was read or committed here says nothing (rule 2)', async (t) => {
@@ -69,6 +75,19 @@ t.test(
       { type: 'cancel.requested' },
     ]);
     t.strictSame(reader.adopted, [2]);
+  },
+);
+
+t.test(
+  'a reader counts the idle time of each attempt that it hears of, and of no other (rule 14)',
+  async (t) => {
+    const reader = bench('following', rowOf(1, { ownerNode: 'other' }));
+    reader.observe(rowOf(2, { ownerNode: 'other' }));
+    t.strictSame(reader.attempts, []);
+    reader.observe(rowOf(3, { ownerNode: 'other', attempt: 2, jobId: 'job-2' }));
+    t.strictSame(reader.attempts, [0, 2]);
+    reader.observe(rowOf(4, { ownerGeneration: 2, attempt: 2, jobId: 'job-2' }));
+    t.strictSame(reader.attempts, [0, 2], 'as the owner it goes on with the attempt that it has heard');
   },
 );
 

@@ -3,6 +3,7 @@ import t from 'tap';
 import { createActor } from 'xstate';
 import { createProposalLives, type ProposalLives } from '../../src/actors/proposal-actors.js';
 import type { JournalOutcome } from '../../src/actors/transition-journal.js';
+import type { ThreadRow } from '../../src/db/row-schemas.js';
 import type { LifecycleFact } from '../../src/streams/stream-signals.js';
 
 const turns = () => new Promise((resolve) => setImmediate(resolve));
@@ -20,13 +21,15 @@ async function retrying() {
   const read: number[] = [];
   const current = { attempt: 1, jobId: 'job-1' };
   let answer: (outcome: JournalOutcome) => void = () => undefined;
+  let mayGoOn: (row: ThreadRow) => boolean = () => true;
   const parts = {
     client: { invoke: async () => ({ kind: 'started', threadId: 'run' }) },
     input: { agent_definition: {}, input_payload: { messages: [] } },
     current,
     journal: {
-      append: () =>
+      append: (_: unknown, goOn: typeof mayGoOn) =>
         new Promise<JournalOutcome>((resolve) => {
+          mayGoOn = goOn;
           answer = resolve;
         }),
     },
@@ -37,6 +40,7 @@ async function retrying() {
       },
       beginAttempt: (attempt: number) => begun.push(attempt),
     },
+    waitingCommits: { hold: () => new Promise(() => undefined) },
     awaited: () => false,
     newId: () => 'job-2',
     onFact: () => undefined,
@@ -65,7 +69,14 @@ async function retrying() {
   await turns();
   facts.next(failed);
   await turns();
-  return { actor, begun, read, current, answer: (outcome: JournalOutcome) => answer(outcome) };
+  return {
+    actor,
+    begun,
+    read,
+    current,
+    answer: (outcome: JournalOutcome) => answer(outcome),
+    mayCommit: (cancelRequestedAt: string | null = null) => mayGoOn({ cancelRequestedAt } as ThreadRow),
+  };
 }
 
 t.test('the next attempt is told when its commit is made', async (t) => {
@@ -91,3 +102,16 @@ t.test(
     actor.stop();
   },
 );
+
+t.test('a retry is not committed once the time of the proposal is over, or it is cancelled', async (t) => {
+  const { actor, begun, mayCommit, answer } = await retrying();
+  t.strictSame([mayCommit(), mayCommit('now')], [true, false]);
+  actor.send({ type: 'deadline.passed' });
+  await turns();
+  t.equal(actor.getSnapshot().value, 'finalizing');
+  t.equal(mayCommit(), false, 'PostgreSQL was away until then');
+  answer({ kind: 'moved', row: {} as ThreadRow });
+  await turns();
+  t.strictSame(begun, []);
+  actor.stop();
+});

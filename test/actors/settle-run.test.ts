@@ -4,6 +4,7 @@ import { type SettleDeps, settleRun } from '../../src/actors/settle-run.js';
 import type { JournalOutcome } from '../../src/actors/transition-journal.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
 import type { LastFrames } from '../../src/streams/released-log.js';
+import type { StateResult } from '../../src/streams/runtime-client.js';
 
 const files = { '/a.md': { content: ['two'] } };
 const stateBytes = Buffer.from(JSON.stringify({ seq: 4, event_type: 'on_state_update', data: { files } }));
@@ -78,6 +79,29 @@ t.test('nothing is told of a commit that was not made', async (t) => {
   }
 });
 
+t.test('a cancel that was committed before a failure is the outcome (rule 4)', async (t) => {
+  const asked: boolean[] = [];
+  const journal = {
+    append: async (_: unknown, goOn: (row: ThreadRow) => boolean = () => true) => {
+      asked.push(...[null, 'now'].map((at) => goOn({ cancelRequestedAt: at } as ThreadRow)));
+      return { kind: 'moved', row: row('processing') };
+    },
+  } as unknown as SettleDeps['journal'];
+  const error = { code: 'model_error', message: 'y', retryable: false };
+  const failure = bench([], { journal });
+  t.strictSame(await settleRun(failure.deps, { kind: 'failed', error, byRuntime: true }), {
+    kind: 'cancelled',
+  });
+  t.strictSame(asked.splice(0), [true, false]);
+  const cancelled = bench([], { journal });
+  await settleRun(cancelled.deps, {
+    kind: 'failed',
+    error: { ...error, code: 'cancelled' },
+    byRuntime: false,
+  });
+  t.strictSame(asked, [true, true], 'but it does not stand in its own way');
+});
+
 t.test('a failure that PostgreSQL refuses is a fault of ours', async (t) => {
   const { deps, told } = bench([{ kind: 'refused', error: new Error('refused') }]);
   const error = { code: 'x', message: 'y', retryable: false };
@@ -85,18 +109,20 @@ t.test('a failure that PostgreSQL refuses is a fault of ours', async (t) => {
   t.strictSame(told, []);
 });
 
+/** A run that has told no files. */
+const noFiles = {
+  fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
+  newestFiles: { frame: () => null, files: () => null },
+  damaged: () => false,
+  held: () => [],
+  finish: () => undefined,
+} as unknown as SettleDeps['pipeline'];
+const running = { thread_id: 't', status: 'running' as const, result: null, generated_files: null };
+
 t.test(
   'a runtime that does not tell its state is asked until the deadline, or some twenty times',
   async (t) => {
     let asked = 0;
-    const noFiles = {
-      fanOut: { epoch: () => '1.1', lastReleased: () => 4 },
-      newestFiles: { frame: () => null, files: () => null },
-      damaged: () => false,
-      held: () => [],
-      finish: () => undefined,
-    } as unknown as SettleDeps['pipeline'];
-    const running = { thread_id: 't', status: 'running' as const, result: null, generated_files: null };
     const says = bench([{ kind: 'committed' }], {
       pipeline: noFiles,
       askState: async () => {
@@ -118,6 +144,31 @@ t.test(
     });
     await settleRun(away.deps, { kind: 'completed' });
     t.equal(asked, 50, 'away is not failed: only the deadline ends it');
+  },
+);
+
+t.test(
+  'a run that has ended, and whose state could not be asked before the deadline, is runtime_unavailable (rule 16)',
+  async (t) => {
+    const away: StateResult = { kind: 'away' };
+    const says: StateResult = { kind: 'state', state: running };
+    const cases: [StateResult[], string][] = [
+      [[away, away], 'runtime_unavailable'],
+      [[says, away], 'runtime_unavailable'],
+      [[away, says], 'completed_without_files'],
+      [[away, { kind: 'not_found' }], 'completed_without_files'],
+    ];
+    for (const [answers, code] of cases) {
+      const told: LastFrames[] = [];
+      const { deps, committed } = bench([{ kind: 'committed' }], {
+        pipeline: { ...noFiles, finish: (last: LastFrames) => void told.push(last) },
+        pastDeadline: () => answers.length === 0,
+        askState: async () => answers.shift() ?? away,
+      });
+      t.strictSame(await settleRun(deps, { kind: 'completed' }), { kind: 'committed', status: 'failed' });
+      t.strictSame(committed, [['failed', code]]);
+      t.match(JSON.parse(told[0]?.frames.at(-2)?.bytes.toString() ?? ''), { data: { code } });
+    }
   },
 );
 

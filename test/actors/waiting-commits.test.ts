@@ -96,7 +96,10 @@ function bench(log: (Buffer | null)[], states: StateResult[], ending: RunEnding 
       asked.push('state');
       return states.shift() ?? { kind: 'away' };
     },
-    sleep: async () => void asked.push('sleep'),
+    sleep: async () => {
+      asked.push('sleep');
+      await turn();
+    },
     delayMs: () => 0,
     isStopped: () => stopped,
     log: { info: () => undefined },
@@ -162,6 +165,32 @@ t.test('a runtime that knows nothing, goes on saying `running`, or a stop ends t
   await stopped.end.regain();
   t.strictSame(stopped.asked, []);
 });
+
+t.test(
+  'an end that nobody waits for asks a runtime that is away no longer, and gives its room back',
+  async (t) => {
+    const commits = createWaitingCommits(1_024);
+    const { end, newestFiles, asked, stop } = bench([], []);
+    newestFiles.take(frame, 4);
+    const log: string[] = [];
+    let back = () => {};
+    const first = commits.hold(
+      endOf(1_000, log, 'first'),
+      () => new Promise<void>((resolve) => (back = resolve)),
+    );
+    await turn();
+    const cancelled = commits.hold(end, async () => log.push('commit cancelled'));
+    const next = commits.hold(endOf(1_000, log, 'next'), async () => log.push('commit next'));
+    back();
+    await first;
+    while (asked.length < 9) await turn();
+    t.notOk(log.includes('commit cancelled'));
+    stop();
+    await Promise.all([cancelled, next]);
+    t.strictSame(log, ['drop next', 'commit cancelled', 'regain next', 'commit next']);
+    t.equal(commits.bytes(), 0);
+  },
+);
 
 t.test(
   'who may look is unknown when nothing was read for long, not when the process stood still',

@@ -1,62 +1,20 @@
-import net from 'node:net';
 import t from 'tap';
 import { approveProposal } from '../../src/db/decisions.js';
 import { findDraft } from '../../src/db/drafts.js';
 import { createPool, isUnknownOutcome, withDeadline } from '../../src/db/pool.js';
 import { readThread } from '../../src/db/proposals.js';
 import { commitPhase, findTransition } from '../../src/db/run-progress.js';
+import { createAnswerProxy } from '../support/answer-proxy.js';
 import { createTestDatabase } from '../support/database.js';
 import { fenceOf, seedCompleted, seedProposal, seedWorkflow } from '../support/seed.js';
 
 const { pool, url } = await createTestDatabase(t);
 
-type Mode = 'pass' | 'swallow_and_cut' | 'swallow' | 'cut_at_commit';
-
-/** A TCP proxy that can swallow what the server answers, then cut the connection or leave it hanging. */
-const createProxy = async (target: URL) => {
-  let mode: Mode = 'pass';
-  const sockets = new Set<net.Socket>();
-  const server = net.createServer((client) => {
-    const upstream = net.connect(Number(target.port), target.hostname);
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        sockets.delete(socket);
-        client.destroy();
-        upstream.destroy();
-      });
-    }
-    client.on('data', (chunk) => {
-      if (mode === 'cut_at_commit' && chunk.includes('COMMIT')) mode = 'swallow_and_cut';
-      upstream.write(chunk);
-    });
-    upstream.on('data', (chunk) => {
-      if (mode === 'pass' || mode === 'cut_at_commit') client.write(chunk);
-      // The server answers a statement only after its commit.
-      else if (mode === 'swallow_and_cut') client.destroy();
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const proxied = new URL(target);
-  proxied.port = String((server.address() as net.AddressInfo).port);
-  return {
-    url: proxied.toString(),
-    set: (next: Mode) => {
-      mode = next;
-    },
-    close: () => {
-      for (const socket of sockets) socket.destroy();
-      return new Promise<void>((resolve) => server.close(() => resolve()));
-    },
-  };
-};
-
 const opened = { from: 'invoking', to: 'streaming', event: 'runtime.opened', attempt: 1 } as const;
 
 for (const mode of ['swallow_and_cut', 'swallow'] as const) {
   t.test(`a commit whose answer is lost (${mode}) is unknown, and found by its transition`, async (t) => {
-    const proxy = await createProxy(new URL(url));
+    const proxy = await createAnswerProxy(new URL(url));
     const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
     t.teardown(async () => {
       await proxy.close();
@@ -83,7 +41,7 @@ for (const mode of ['swallow_and_cut', 'swallow'] as const) {
 t.test(
   'an approval whose commit was not answered is answered by the next one, and applied once',
   async (t) => {
-    const proxy = await createProxy(new URL(url));
+    const proxy = await createAnswerProxy(new URL(url));
     const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
     t.teardown(async () => {
       await proxy.close();

@@ -1,7 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import type { DatabasePool } from 'slonik';
+import { type DatabasePool, sql } from 'slonik';
 import t, { type Test } from 'tap';
+import { z } from 'zod';
+import { createPool } from '../../src/db/pool.js';
+import { giveUpOwned, takeOver } from '../../src/db/threads.js';
+import { createAnswerProxy } from '../support/answer-proxy.js';
 import { type Api, createApi } from '../support/api.js';
+import { createTestDatabase } from '../support/database.js';
 
 const wire = (text: string) => ({ content: text.split('\n') });
 
@@ -286,6 +291,104 @@ t.test(
     }
   },
 );
+
+t.test(
+  'a key whose commit was made while its answer was lost is answered from what is stored, and the work is done once (rule 2)',
+  async (t) => {
+    const { url } = await createTestDatabase(t);
+    const proxy = await createAnswerProxy(new URL(url));
+    const behind = await createPool({ url: proxy.url, maximumPoolSize: 4, applicationName: 'behind' });
+    t.teardown(async () => {
+      await behind.end().catch(() => undefined);
+      await proxy.close();
+    });
+    const api = await createApi(t, { db: behind });
+    const headers = { 'idempotency-key': 'k' };
+    const make = () => api.call('ada', 'POST', '/api/workflows', { body: { name: 'Once' }, headers });
+    proxy.set('cut_at_commit');
+    t.match(await make(), { status: 503, body: { code: 'database_unavailable' } });
+    const repeated = await make();
+    t.equal(repeated.status, 201);
+    const { items } = (await api.call('ada', 'GET', '/api/workflows')).body;
+    t.strictSame(
+      items.map(({ id }: { id: string }) => id),
+      [repeated.body.id],
+    );
+    t.same((await make()).body, repeated.body);
+  },
+);
+
+t.test('a try whose key has gone to another try does nothing, and is 409', async (t) => {
+  const { pool } = await createTestDatabase(t);
+  let arrived = () => {};
+  let goOn = () => {};
+  const arrives = new Promise<void>((resolve) => {
+    arrived = resolve;
+  });
+  const mayGoOn = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  let first = true;
+  const transaction: DatabasePool['transaction'] = async (work) => {
+    if (first) {
+      first = false;
+      arrived();
+      await mayGoOn;
+    }
+    return pool.transaction(work);
+  };
+  const db = new Proxy(pool, {
+    get: (target, name: keyof DatabasePool) => (name === 'transaction' ? transaction : target[name]),
+  });
+  const api = await createApi(t, { db });
+  const headers = { 'idempotency-key': 'k' };
+  const make = () => api.call('ada', 'POST', '/api/workflows', { body: { name: 'Once' }, headers });
+  const late = make();
+  await arrives;
+  await pool.query(sql.type(z.object({}))`
+    UPDATE idempotency_keys SET created_at = now() - interval '61 seconds'`);
+  const other = await make();
+  t.equal(other.status, 201);
+  goOn();
+  t.match(await late, { status: 409, body: { code: 'idempotency_in_flight' } });
+  const { items } = (await api.call('ada', 'GET', '/api/workflows')).body;
+  t.strictSame(
+    items.map(({ id }: { id: string }) => id),
+    [other.body.id],
+  );
+  t.same((await make()).body, other.body, 'the key is not freed by the late one');
+});
+
+t.test('the audit that users see names no replica, and keeps all else', async (t) => {
+  const api = await createApi(t);
+  const { body: workflow } = await api.call('ada', 'POST', '/api/workflows', { body: { name: 'Agent' } });
+  const { body: started } = await api.call('ada', 'POST', `/api/workflows/${workflow.id}/refinements`, {
+    body: { user_prompt: 'x' },
+  });
+  await takeOver(api.pool, {
+    threadId: started.thread_id,
+    fromNode: 'node-1',
+    fromGeneration: 1,
+    fromBeat: 'any',
+    toNode: 'host-2',
+    transitionId: randomUUID(),
+  });
+  await giveUpOwned(api.pool, { node: 'host-2', except: [], limit: 1 });
+  await api.pool.query(sql.type(z.object({}))`
+    INSERT INTO proposal_transitions (id, proposal_id, row_version, from_state, to_state, event, attempt, details)
+    SELECT gen_random_uuid(), id, version + 1, phase, phase, 'other', attempt, '{"node": "host-2", "code": "kept"}'
+    FROM proposals WHERE id = ${started.proposal_id}`);
+  const { items } = (await api.call('ada', 'GET', `/api/proposals/${started.proposal_id}/audit`)).body;
+  t.strictSame(
+    items.slice(1).map(({ event, details }: { event: string; details: unknown }) => [event, details]),
+    [
+      ['taken_over', {}],
+      ['given_up', {}],
+      ['other', { code: 'kept' }],
+    ],
+  );
+  t.notMatch(JSON.stringify(items), /node|host-2/);
+});
 
 t.test('ids of proposals that cannot be are 404', async (t) => {
   const api = await createApi(t);

@@ -240,6 +240,31 @@ t.test('a cancel that was committed before the completion wins', async (t) => {
   ]);
 });
 
+t.test('a cancel that is committed while the end of a run is looked for wins (rule 4)', async (t) => {
+  for (const manner of ['without files', 'away'] as const) {
+    const house = await createHouse(t);
+    const { proposalId, thread, watcher } = await house.running();
+    const body = { thread_id: thread.id, status: 'completed', result: null, generated_files: {} };
+    const asked = new Promise<void>((resolve) => {
+      house.runtime.script.state = () => {
+        resolve();
+        return manner === 'away' ? 'cut' : { status: 200, delayMs: 500, body };
+      };
+    });
+    thread.push('on_llm_stream', { content: 'a' });
+    thread.end();
+    await asked;
+    t.equal(
+      (await house.replica.call('ann', 'POST', `/api/proposals/${proposalId}/cancel`)).status,
+      202,
+      manner,
+    );
+    t.match(await watcher.until('error', 1, 5_000), { data: { code: 'cancelled' } }, manner);
+    t.match(await watcher.until('end'), { data: { status: 'failed' } });
+    t.match(await house.proposal(proposalId), { status: 'failed', error: { code: 'cancelled' } });
+  }
+});
+
 t.test('the total deadline ends what invokes, what streams and what is being tried again', async (t) => {
   const short = { runs: { totalMs: 1_500 } };
   const hanging = { runs: { totalMs: 1_500, startWaitMs: 50 } };

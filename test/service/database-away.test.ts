@@ -139,6 +139,22 @@ t.test(
 );
 
 t.test(
+  'a replica that is stopped while PostgreSQL is frozen ends all the same',
+  { timeout: 60_000 },
+  async (t) => {
+    const { house, other } = await twoReplicas(t);
+    const [run] = await runOnEach(house, other);
+    server.freeze();
+    const stopped = house.replica.stop().then(() => 'stopped');
+    const first = await Promise.race([stopped, wait(15_000, 'still stopping', { ref: false })]);
+    t.equal(first, 'stopped');
+    t.equal((await run?.watcher.closed)?.code, 1012);
+    server.thaw();
+    await stopped;
+  },
+);
+
+t.test(
   'a frozen backend holds up only those who wait for it, and costs no replica its threads (rule 12)',
   { timeout: 60_000 },
   async (t) => {

@@ -33,6 +33,21 @@ t.test(
   },
 );
 
+t.test('a reader that becomes the owner of a silent run sees it stall (rule 14)', async (t) => {
+  const house = await createHouse(t, {}, { runs: { idleMs: 1_500 } });
+  const other = await house.more();
+  const { proposalId, threadId, thread, watcher } = await house.running();
+  const reader = await other.watch('ann', threadId);
+  thread.push('on_llm_stream', { content: 'a' });
+  await Promise.all([watcher.until('on_llm_stream'), reader.until('on_llm_stream')]);
+  await house.replica.stop();
+  t.match(await reader.until('on_retry'), { data: { attempt: 2 } });
+  const { items } = (await other.call('ann', 'GET', `/api/proposals/${proposalId}/audit`)).body;
+  const events = items.map(({ event }: { event: string }) => event);
+  t.ok(events.indexOf('taken_over') < events.indexOf('attempt.failed'), events.join(' '));
+  t.match(items[events.indexOf('attempt.failed')], { details: { code: 'stalled' } });
+});
+
 t.test('a replica whose beat stands still is replaced within 5 s, and not before 3 s', async (t) => {
   const house = await createHouse(t);
   const { proposalId, thread, watcher } = await house.running();
