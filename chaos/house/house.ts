@@ -6,6 +6,7 @@ import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { SignJWT } from 'jose';
 import { takeDataLock } from '../../src/embedded/data-lock.js';
+import { limitTime } from '../../src/time-limit.js';
 import type { Replica, Side } from '../plan.js';
 import { replicas, sides } from '../plan.js';
 import { createTcpProxy, type TcpProxy } from '../tcp-proxy.js';
@@ -164,7 +165,7 @@ export async function openHouse(options: HouseOptions): Promise<House> {
     }
     const parts = [runtime, ...[...orchestrators.values()].map(({ part }) => part)];
     const ready = Promise.all(parts.map((part) => part.untilReady()));
-    const patience = AbortSignal.any([options.signal, AbortSignal.timeout(startMs)]);
+    const { signal: patience } = limitTime(options.signal, startMs);
     await Promise.race([ready, once(patience, 'abort')]);
     if (patience.aborted)
       throw new Error(`The parts do not become ready; see ${logs}`, { cause: patience.reason });

@@ -1,4 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
+import { limitTime } from '../../src/time-limit.js';
 import type { House } from '../house/house.js';
 import { type Replica, replicas } from '../plan.js';
 import type { Random } from '../random.js';
@@ -54,6 +55,7 @@ export function createApi(deps: {
     replica: Replica,
   ): Promise<{ answer: Answer; retryAfterMs: number } | null> {
     const url = deps.house.orchestrators.get(replica)?.url ?? '';
+    const limit = limitTime(call.signal, answerWithinMs);
     try {
       const response = await fetch(`${url}${call.path}`, {
         method: call.method,
@@ -63,7 +65,7 @@ export function createApi(deps: {
           ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
         },
         ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
-        signal: AbortSignal.any([call.signal, AbortSignal.timeout(answerWithinMs)]),
+        signal: limit.signal,
       });
       const body = (await response.json()) as Record<string, unknown>;
       const retryAfterMs = Number(response.headers.get('retry-after') ?? 0) * 1_000;
@@ -71,6 +73,8 @@ export function createApi(deps: {
     } catch {
       // Cut, reset, too late: what became of it is not known, which is what the key is for.
       return null;
+    } finally {
+      limit.end();
     }
   }
 

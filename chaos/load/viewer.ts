@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as wait } from 'node:timers/promises';
 import WebSocket from 'ws';
+import { limitTime } from '../../src/time-limit.js';
 import type { EndSeen, Entry, ViewerLog } from '../check/viewer-log.js';
 import type { House } from '../house/house.js';
 import { replicas } from '../plan.js';
@@ -61,10 +62,8 @@ export async function watchThread(deps: ViewerDeps, options: ViewerOptions): Pro
   };
   let position: Position | null = null;
   for (let failures = 0; !options.signal.aborted && log.ends.length === 0; ) {
-    const leaving = AbortSignal.any([
-      options.signal,
-      AbortSignal.timeout(options.stays ? 600_000 : random.whole(300, 8_000)),
-    ]);
+    const limit = limitTime(options.signal, options.stays ? 600_000 : random.whole(300, 8_000));
+    const leaving = limit.signal;
     const seen: { position: Position | null; progressed: boolean; afterMs: number } = await connectOnce(
       deps,
       options,
@@ -72,6 +71,7 @@ export async function watchThread(deps: ViewerDeps, options: ViewerOptions): Pro
       position,
       leaving,
     );
+    limit.end();
     position = seen.position;
     failures = seen.progressed ? 0 : failures + 1;
     if (!options.stays && leaving.aborted && random.chance(0.5)) break;

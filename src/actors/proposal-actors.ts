@@ -7,6 +7,7 @@ import { readAttempts } from '../db/threads.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
 import type { LifecycleFact } from '../streams/stream-signals.js';
 import type { RunToRead, ThreadPipeline } from '../streams/thread-pipeline.js';
+import { limitTime } from '../time-limit.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { Closed, InvokeAnswer, Of, ProposalEvent, Settled, Verdict } from './proposal-types.js';
 import type { RunInput } from './run-input.js';
@@ -162,7 +163,8 @@ async function closeAttempt(
 }
 
 async function cancelRun(deps: ProposalActorsDeps, threadId: string, signal: AbortSignal): Promise<void> {
-  const grace = AbortSignal.any([signal, AbortSignal.timeout(deps.cancelGraceMs)]);
+  const limit = limitTime(signal, deps.cancelGraceMs);
+  const grace = limit.signal;
   for (let failures = 0; !grace.aborted; failures++) {
     const answer = await deps.client.cancel(threadId, { signal: grace });
     if (answer !== 'away') break;
@@ -170,6 +172,7 @@ async function cancelRun(deps: ProposalActorsDeps, threadId: string, signal: Abo
   }
   // The run has until then to say its end; the machine leaves this state when it does.
   while (!grace.aborted) await deps.sleep(deps.cancelGraceMs, grace);
+  limit.end();
 }
 
 /** Reads a run and says what it hears, until it is told to stop. */
