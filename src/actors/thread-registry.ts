@@ -222,13 +222,15 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   }
 
   async function reviveOwn(): Promise<void> {
-    const rows = await unfinishedOwnedBy(db, { node });
-    for (const row of rows) {
-      if (!threads.has(row.threadId) && !takeOvers.waits(row.threadId)) await open(row.threadId, row);
-    }
-    for (const row of rows) {
-      const actor = live.get(row.threadId);
-      if (actor !== undefined && actor.role() === 'reader') actor.observe(row);
+    for (const threadId of await unfinishedOwnedBy(db, { node })) {
+      const actor = live.get(threadId);
+      const missing = actor === undefined && !threads.has(threadId) && !takeOvers.waits(threadId);
+      if (!missing && actor?.role() !== 'reader') continue;
+      const row = await readThread(db, { threadId });
+      // It may have gone on meanwhile.
+      if (row === null || row.ownerNode !== node) continue;
+      if (actor === undefined) await open(threadId, row);
+      else actor.observe(row);
     }
   }
 

@@ -35,15 +35,19 @@ export const isDeleted = async (
     SELECT 1 FROM proposals p JOIN workflows w ON w.id = p.workflow_id
     WHERE p.thread_id = ${input.threadId} AND w.deleted_at IS NOT NULL`);
 
-/** Unfinished rows that name this node as their owner (`guarantees.md` 2). */
+/** Threads of unfinished rows that name this node as their owner (`guarantees.md` 2). Names alone: mostly all have actors. */
 export const unfinishedOwnedBy = async (
   db: CommonQueryMethods,
   input: { readonly node: string },
-): Promise<ThreadRow[]> => [
-  ...(await db.any(named('unfinished_owned_by', threadRow)`
-    SELECT ${threadColumns} FROM ${joined}
-    WHERE p.status = 'processing' AND p.owner_node = ${input.node}`)),
-];
+): Promise<string[]> => {
+  const { threadIds } = await db.one(named(
+    'unfinished_owned_by',
+    z.object({ threadIds: z.array(z.string()) }),
+  )`
+    SELECT COALESCE(array_agg(thread_id::text), '{}') AS "threadIds" FROM proposals
+    WHERE status = 'processing' AND owner_node = ${input.node}`);
+  return threadIds;
+};
 
 /**
  * Unfinished rows that `node` may take over: without an owner, with one that has no `nodes` row, or with one in

@@ -112,7 +112,8 @@ t.test('what may be revived: nobody’s, a stranger’s and the dead’s, never 
   const all = ids(await listReviveable(pool, { node: 'me', all: true, limit: 100 }));
   t.ok(all.includes(livings.threadId));
   t.notOk(all.includes(mine.threadId));
-  t.same(ids(await unfinishedOwnedBy(pool, { node: 'me' })), [mine.threadId]);
+  t.same(await unfinishedOwnedBy(pool, { node: 'me' }), [mine.threadId]);
+  t.same(await unfinishedOwnedBy(pool, { node: 'nobody' }), []);
   t.match(
     await takeOver(pool, {
       threadId: nobodys.threadId,
