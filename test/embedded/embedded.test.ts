@@ -78,11 +78,6 @@ t.test('below a private folder PostgreSQL runs all the same', async (t) => {
 t.test('a killed postmaster is started again at its address', async (t) => {
   const dataDir = t.testdir();
   const server = await startEmbeddedPostgres({ dataDir, log, databases });
-  t.teardown(async () => {
-    await server.stop();
-    // Processes of the one that was killed may still be on their way out, and write.
-    fs.rmSync(dataDir, { recursive: true, force: true, maxRetries: 30, retryDelay: 100 });
-  });
   const url = server.url('ide_orchestrator');
   const pid = postmasterOf(dataDir);
   process.kill(pid, 'SIGKILL');
@@ -92,7 +87,9 @@ t.test('a killed postmaster is started again at its address', async (t) => {
     if (answer.length > 0) break;
   }
   t.not(postmasterOf(dataDir), pid);
-  t.strictSame(await query(url, 'SELECT 1 AS one'), [{ one: 1 }]);
+  t.strictSame(await query(url, 'SELECT 1 AS one').catch(() => []), [{ one: 1 }]);
+  // Not as a teardown: the folder is removed beside those.
+  await server.stop();
 });
 
 t.test('after kill -9 PostgreSQL is adopted and the runtime that was left is ended', async (t) => {

@@ -31,8 +31,10 @@ export async function startRuntimeProcess(
   child.stderr.on('data', (data) => {
     complaint += String(data);
   });
+  const reading = createInterface({ input: child.stdout });
+  const read = once(reading, 'close');
   const port = await new Promise<number>((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (line) => {
+    reading.on('line', (line) => {
       const fields = JSON.parse(line) as Record<string, unknown>;
       lines.push(fields);
       if (fields.msg === 'ready') resolve(fields.port as number);
@@ -45,7 +47,8 @@ export async function startRuntimeProcess(
     lines,
     async end(signal) {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);
-      const [code] = await exited;
+      // The process may be gone before its last lines are read.
+      const [[code]] = await Promise.all([exited, read]);
       return code as number | null;
     },
   };
