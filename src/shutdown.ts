@@ -1,6 +1,6 @@
 import closeWithGrace from 'close-with-grace';
 import { toError } from './errors.js';
-import type { Logger } from './telemetry/logger.js';
+import { type Logger, writtenLines } from './telemetry/logger.js';
 
 export interface Shutdown {
   /** Adds a step; steps run one after another in the order in which they were added. */
@@ -15,7 +15,10 @@ export interface Shutdown {
  * Ends the process in order on a signal or an uncaught error: exit code 0 after a signal, 1 after an error, a failed step,
  * `graceMs` without an end, or a second signal. A failed step does not keep the later ones from running.
  */
-export function createShutdown(options: { graceMs: number; log: Pick<Logger, 'info' | 'error'> }): Shutdown {
+export function createShutdown(options: {
+  graceMs: number;
+  log: Pick<Logger, 'info' | 'error' | 'flush'>;
+}): Shutdown {
   const { log, graceMs } = options;
   const steps: { name: string; step: () => void | Promise<void> }[] = [];
   const handle = closeWithGrace(
@@ -39,6 +42,7 @@ export function createShutdown(options: { graceMs: number; log: Pick<Logger, 'in
         }
       }
       log.info('stopped');
+      await writtenLines(log);
       if (failed > 0) throw new Error(`${failed} steps of the stop failed`);
     },
   );

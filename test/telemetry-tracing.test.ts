@@ -102,5 +102,5 @@ test('a collector gets the spans at the stop, and one that is away holds nothing
   await withSpan(lost.tracer, 'x', {}, async () => undefined);
   const began = performance.now();
   await lost.stop();
-  t.ok(performance.now() - began < 4_000);
+  t.ok(performance.now() - began < 10_000);
 });

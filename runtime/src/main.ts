@@ -4,7 +4,7 @@ import closeWithGrace from 'close-with-grace';
 import { ConfigError, processConfig } from './config.js';
 import { createRuntime } from './create-runtime.js';
 import { modelSettingOf } from './models/model-setting.js';
-import { createLogger } from './telemetry/logger.js';
+import { createLogger, writtenLines } from './telemetry/logger.js';
 import { createTracing } from './telemetry/tracing.js';
 
 /** Beside the runs' table, in a schema of its own: the library's tables are the library's affair. */
@@ -45,6 +45,7 @@ async function main(): Promise<void> {
     if (err !== undefined) logger.fatal({ err }, 'stopping after an error');
     await runtime.stop();
     await tracing.stop();
+    await writtenLines(logger);
   });
 }
 

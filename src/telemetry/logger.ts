@@ -4,6 +4,8 @@ export type { Logger } from 'pino';
 
 /** Names under which a credential could get into a line; one level deep and in request headers. */
 const secretKeys = ['authorization', 'token', 'ticket', 'password', 'secret'];
+/** Nobody may read our lines any more. */
+const longestFlushMs = 1_000;
 const credentialInQuery = /([?&](?:token|ticket)=)[^&#]*/gi;
 
 /** Replaces the credential in a URL: viewers may carry `?token=` or `?ticket=`. */
@@ -46,5 +48,28 @@ export function createLogger(options: {
       censor: '[redacted]',
     },
   };
-  return options.destination === undefined ? pino(settings) : pino(settings, options.destination);
+  return pino(settings, options.destination ?? standardOutput());
+}
+
+/**
+ * Written behind the caller's back, so that a reader of our lines that stands still does not stop us. With a length of at
+ * least 1 a flush tells when it is done.
+ */
+function standardOutput(): DestinationStream {
+  return pino.destination({ dest: 1, sync: false, minLength: 1 });
+}
+
+/**
+ * Resolves when the lines so far are written, at the latest after a second. A process that exits earlier writes what is
+ * left beside a write that is under way: lines change places.
+ */
+export function writtenLines(log: Pick<Logger, 'flush'>): Promise<void> {
+  return new Promise((resolve) => {
+    const late = setTimeout(resolve, longestFlushMs);
+    // Its error says that a pipe cannot be synchronised with a disk.
+    log.flush(() => {
+      clearTimeout(late);
+      resolve();
+    });
+  });
 }

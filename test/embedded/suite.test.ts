@@ -83,7 +83,7 @@ t.test('preparing a clone that is ready takes no time and says nothing', async (
   const started = performance.now();
   t.equal(installReason?.(), undefined);
   isBuilt?.();
-  t.ok(performance.now() - started < 300);
+  t.ok(performance.now() - started < 3_000);
 });
 
 t.test('test files of one folder share processes, each file in one of them', async (t) => {

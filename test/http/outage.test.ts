@@ -63,7 +63,7 @@ t.test('a database that does not answer at all holds nobody longer than the dead
     body: { code: 'database_unavailable' },
   });
   t.match(await api.call(null, 'GET', '/ready'), { status: 503, body: { postgresql: 'slow' } });
-  t.ok(performance.now() - before < 2000);
+  t.ok(performance.now() - before < 8_000);
 });
 
 t.test('what nobody foresaw is 500, named by its request and by nothing else', async (t) => {

@@ -30,7 +30,7 @@ t.test(
       draft: draftOf(files),
       generatedFiles: { '/a': wire(noise('x', 20_000)), '/b': wire('B\n'), '/c': null },
     });
-    t.ok(performance.now() - before < 3000);
+    t.ok(performance.now() - before < 15_000);
     t.same(
       diff.map(({ path, status }) => [path, status]),
       [

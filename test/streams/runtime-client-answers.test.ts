@@ -140,7 +140,7 @@ test('invoke: a connection that is never made is a certain refusal, within a dea
   );
   const began = performance.now();
   t.match(await client.invoke(jobOf('job')), { kind: 'refused', reason: 'unreachable' });
-  t.ok(performance.now() - began < 2_000);
+  t.ok(performance.now() - began < 4_500);
 });
 
 test('a deadline aborts the request on the wire', async (t) => {

@@ -36,14 +36,16 @@ export async function startOrchestrator(
       ...env.more,
     },
   });
-  const ended = once(child, 'exit');
+  const reading = createInterface({ input: child.stdout });
+  // Not `exit` alone: what it said last may still be on its way.
+  const ended = Promise.all([once(child, 'close'), once(reading, 'close')]);
   createInterface({ input: child.stderr }).on('line', (line) => {
     // Once for each upgrade; operations.md says why it is no failure.
     if (!line.startsWith('Warning: uWS.HttpResponse writes')) process.stderr.write(`${line}\n`);
   });
   const logs: Record<string, unknown>[] = [];
   const port = await new Promise<number>((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (line) => {
+    reading.on('line', (line) => {
       if (!line.startsWith('{')) return;
       const fields = JSON.parse(line) as Record<string, unknown>;
       logs.push(fields);
@@ -54,10 +56,8 @@ export async function startOrchestrator(
     );
   });
   const kill = async (signal: NodeJS.Signals) => {
-    if (child.exitCode === null && child.signalCode === null) {
-      child.kill(signal);
-      await ended;
-    }
+    if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+    await ended;
     return { code: child.exitCode };
   };
   owner.teardown(async () => void (await kill('SIGKILL')));

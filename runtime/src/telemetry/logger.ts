@@ -13,5 +13,18 @@ export function createLogger(level: string, destination?: DestinationStream): Lo
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  return destination === undefined ? pino(options) : pino(options, destination);
+  // Behind the caller's back; with a length of at least 1 a flush tells when it is done.
+  return pino(options, destination ?? pino.destination({ dest: 1, sync: false, minLength: 1 }));
+}
+
+/** Resolves when the lines so far are written, in their order; at the latest after a second, if nobody reads them. */
+export function writtenLines(logger: Logger): Promise<void> {
+  return new Promise((resolve) => {
+    const late = setTimeout(resolve, 1_000);
+    // Its error says that a pipe cannot be synchronised with a disk.
+    logger.flush(() => {
+      clearTimeout(late);
+      resolve();
+    });
+  });
 }

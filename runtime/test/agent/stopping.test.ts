@@ -18,7 +18,7 @@ test('An aborted run ends soon as failed with the given code, and tells nothing 
   const from = performance.now();
   handle.abort(cancelled);
   const outcome = await handle.done;
-  t.ok(performance.now() - from < 1000);
+  t.ok(performance.now() - from < 5_000);
   t.match(outcome, { status: 'failed', error: cancelled });
   t.ok('files' in outcome && outcome.files['/definition.json']);
   const told = events.length;
