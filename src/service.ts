@@ -93,11 +93,12 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   });
 
   const runtimeFrames = createRuntimeFrames({
-    open: ({ threadId, position }) =>
+    open: ({ threadId, position, reads }) =>
       client.streamWebSocket({
         threadId,
         after: position?.after ?? null,
         epoch: position?.epoch ?? null,
+        reads,
       }),
     pingIntervalMs: config.runtime.pingIntervalMs,
     frameBytes: config.runtime.frameBytes,

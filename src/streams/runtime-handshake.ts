@@ -3,6 +3,7 @@ import { WebSocket } from 'ws';
 import type { Config } from '../config.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent, traceparentOf } from '../telemetry/tracing.js';
+import type { InPlaceReads } from './read-in-place.js';
 import type { Health, RuntimeCircuit } from './runtime-circuit.js';
 import { isAwayStatus, isFromRuntime } from './runtime-exchange.js';
 import type { RuntimeReach } from './runtime-reach.js';
@@ -14,6 +15,8 @@ export interface StreamRequest {
   /** The log that `after` belongs to; null = the present one. */
   epoch: number | null;
   traceparent?: string | null | undefined;
+  /** Who reads the frames; without it, or over TLS, `ws` does. */
+  reads?: InPlaceReads;
 }
 
 interface HandshakeDeps {
@@ -39,10 +42,14 @@ export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): 
   const span = deps.tracer.startSpan('deepagents_runtime.stream', { kind: SpanKind.CLIENT }, parent);
   const ended = deps.metrics.deepagentsRuntimeRequestDurationSeconds.startTimer({ endpoint: 'stream' });
   let refusedWith: (status: number) => void = () => undefined;
-  const socket = new WebSocket(streamUrlOf(request, deps), {
+  const url = streamUrlOf(request, deps);
+  const reads = url.protocol === 'ws:' ? request.reads : undefined;
+  const socket = new WebSocket(url, {
+    ...(reads && { createConnection: reads.createConnection }),
     // Heard here, not by `unexpected-response`: a listener to that takes the handling away from ws, and the reader may want it.
     finishRequest(upgrade) {
       upgrade.on('response', ({ statusCode }) => refusedWith(statusCode ?? 0));
+      if (reads) upgrade.on('upgrade', (_response, _socket, head) => reads.upgraded(head));
       upgrade.end();
     },
     perMessageDeflate: false,

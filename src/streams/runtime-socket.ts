@@ -1,8 +1,8 @@
 import { isUtf8 } from 'node:buffer';
-import type { Socket } from 'node:net';
 import { Observable } from 'rxjs';
 import type { WebSocket } from 'ws';
 import { clearBatch, createFrameBatch, FrameKind, pushFrame } from './frame-batch.js';
+import { createInPlaceReads, type InPlaceReads } from './read-in-place.js';
 import type { StreamPosition } from './stream-position.js';
 import type { SocketSignal } from './stream-signals.js';
 
@@ -16,15 +16,15 @@ export interface RuntimeFrames {
 }
 
 export interface RuntimeFramesDeps {
-  /** Opens a socket to the run; errors come as its events. */
-  open: (request: { threadId: string; position: StreamPosition | null }) => WebSocket;
+  /** Opens a socket to the run, with `reads` where it can; errors come as its events. */
+  open: (request: { threadId: string; position: StreamPosition | null; reads: InPlaceReads }) => WebSocket;
   /** A ping that has no answer when the next one is due ends the connection. */
   pingIntervalMs: number;
   /** A larger frame ends the stream as `oversized`. */
   frameBytes: number;
 }
 
-/** One `ws` client for each thread. Frames of one read come as one batch, in the same turn. */
+/** One `ws` client for each thread, read in place. Frames of one read come as one batch, in the same turn. */
 export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
   // One batch for all sockets: the frames of one read are gone before those of the next come.
   const batch = createFrameBatch();
@@ -32,17 +32,8 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
   return {
     frames: (threadId, position) =>
       new Observable<SocketSignal>((subscriber) => {
-        const socket = deps.open({ threadId, position });
         let alive = true;
-        let readsHeard = false;
         let done = false;
-
-        const ping = setInterval(() => {
-          if (socket.readyState !== socket.OPEN) return;
-          if (!alive) return socket.terminate();
-          alive = false;
-          socket.ping();
-        }, deps.pingIntervalMs);
 
         const flush = () => {
           if (filling !== flush) return;
@@ -58,24 +49,33 @@ export function createRuntimeFrames(deps: RuntimeFramesDeps): RuntimeFrames {
           subscriber.complete();
         };
 
-        socket.on('message', (data: Buffer, isBinary: boolean) => {
+        const push = (data: Buffer, isBinary: boolean) => {
           if (data.length > deps.frameBytes) return finish({ type: 'oversized' });
           // ws was told not to look: it would end the connection, and we only drop the frame.
           const readable = !isBinary && isUtf8(data);
           if (filling !== flush) {
             filling?.();
             filling = flush;
-            // For frames that came outside of a read; those of one are flushed at its end.
-            if (!readsHeard) queueMicrotask(flush);
           }
           pushFrame(batch, data, readable ? FrameKind.other : FrameKind.unreadable);
+        };
+
+        const reads = createInPlaceReads({ onFrame: (bytes) => push(bytes, false), onRead: flush });
+        const socket = deps.open({ threadId, position, reads });
+
+        const ping = setInterval(() => {
+          if (socket.readyState !== socket.OPEN) return;
+          if (!alive) return socket.terminate();
+          alive = false;
+          socket.ping();
+        }, deps.pingIntervalMs);
+
+        socket.on('message', (data: Buffer, isBinary: boolean) => {
+          // Outside of a read in place (TLS, or right behind the handshake) nothing else says that it is over.
+          if (filling !== flush) queueMicrotask(flush);
+          push(data, isBinary);
         });
         socket.on('open', () => {
-          // Behind the listener of ws, so that all frames of the read are there. A microtask would cost a resource
-          // of the async hooks for each read.
-          const { _socket: connection } = socket as unknown as { _socket?: Socket };
-          connection?.on('data', flush);
-          readsHeard = connection !== undefined;
           subscriber.next({
             type: 'connected',
             send: (message) => {
