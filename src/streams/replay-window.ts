@@ -7,8 +7,9 @@ export interface WindowBudget {
   readonly threadBytes: number;
   usedBytes: number;
   windows: number;
-  /** Whole segments that were given back: memory that comes and goes makes the garbage collector run. */
-  readonly spare: Buffer[];
+  /** Segments that were given back, by their size: memory that comes and goes makes the garbage collector run. */
+  readonly spare: Map<number, Buffer[]>;
+  spareBytes: number;
 }
 
 export interface NumberedFrame {
@@ -41,15 +42,17 @@ interface Segment {
 
 const FIRST_SEGMENT = 4 * 1024;
 const SEGMENT = 64 * 1024;
-/** Segments that wait to be used again, for the whole process: 16 MiB. */
-const SPARE_SEGMENTS = 256;
+/** Bytes of segments that wait to be used again, for the whole process. */
+const SPARE_BYTES = 16 * 1024 * 1024;
 /** A thread always may keep this much, however many threads there are. */
 const LEAST_SHARE = 64 * 1024;
 /** Frames of one read lie a frame header apart; more than this between them and they are copied apart. */
 const LARGEST_GAP = 16;
 
+const powerOfTwoUpTo = (size: number): number => 2 ** (31 - Math.clz32(size));
+
 export function createWindowBudget(options: { processBytes: number; threadBytes: number }): WindowBudget {
-  return { ...options, usedBytes: 0, windows: 0, spare: [] };
+  return { ...options, usedBytes: 0, windows: 0, spare: new Map(), spareBytes: 0 };
 }
 
 export function createReplayWindow(budget: WindowBudget): ReplayWindow {
@@ -73,11 +76,10 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
   function room(length: number): Segment {
     const last = segments[segments.length - 1];
     if (last !== undefined && last.bytes.length - last.used >= length) return last;
-    const size = Math.max(length, held === 0 ? FIRST_SEGMENT : Math.min(SEGMENT, held));
+    const size = Math.max(length, held === 0 ? FIRST_SEGMENT : Math.min(SEGMENT, powerOfTwoUpTo(held)));
     // First, so that what is dropped is what is used again.
     while (segments.length > 0 && held + size > share()) dropOldestSegment();
-    const spare = size === SEGMENT ? budget.spare.pop() : undefined;
-    const segment = { bytes: spare ?? Buffer.allocUnsafeSlow(size), used: 0 };
+    const segment = { bytes: takeSpare(size) ?? Buffer.allocUnsafeSlow(size), used: 0 };
     segments.push(segment);
     held += size;
     budget.usedBytes += size;
@@ -98,10 +100,22 @@ export function createReplayWindow(budget: WindowBudget): ReplayWindow {
     giveBack(dropped.bytes);
   }
 
+  function takeSpare(size: number): Buffer | undefined {
+    const spare = budget.spare.get(size)?.pop();
+    if (spare !== undefined) budget.spareBytes -= size;
+    return spare;
+  }
+
   function giveBack(bytes: Buffer): void {
     // The newest state update is still needed when its frame has gone.
     if (state !== null && state.bytes.buffer === bytes.buffer) state.bytes = Buffer.from(state.bytes);
-    if (bytes.length === SEGMENT && budget.spare.length < SPARE_SEGMENTS) budget.spare.push(bytes);
+    const size = bytes.length;
+    // Others were made for one large frame.
+    if (size > SEGMENT || powerOfTwoUpTo(size) !== size || budget.spareBytes + size > SPARE_BYTES) return;
+    budget.spareBytes += size;
+    const alike = budget.spare.get(size);
+    if (alike === undefined) budget.spare.set(size, [bytes]);
+    else alike.push(bytes);
   }
 
   function grow(): void {

@@ -28,6 +28,29 @@ test('the frames of one read are copied: the reader may use its memory again', a
   t.match(JSON.parse(String(window.next(1)?.bytes)), { seq: 2 });
 });
 
+test('what a window gives back is what the next one fills, up to a bound', async (t) => {
+  const budget = roomy();
+  const fill = () => {
+    const window = createReplayWindow(budget);
+    for (let first = 1; first < 500; first += 10)
+      window.append(tokens(first, first + 9, 'x'.repeat(300)), 0, 10);
+    for (let after = 0; after < 490; after++) {
+      if (window.next(after)?.number !== after + 1) t.fail(`no frame behind ${after}`);
+    }
+    return window;
+  };
+  const first = fill();
+  const held = first.bytes();
+  first.close();
+  t.equal(budget.spareBytes, held, 'segments of every size wait');
+  const second = fill();
+  t.equal(second.bytes(), held);
+  t.equal(budget.spareBytes, 0, 'and all are used again');
+  const many = Array.from({ length: 150 }, fill);
+  for (const window of [second, ...many]) window.close();
+  t.ok(budget.spareBytes > 15 * 1024 * 1024 && budget.spareBytes <= 16 * 1024 * 1024);
+});
+
 test('frames of one read that lie in different memory, or out of order in it, are kept too', async (t) => {
   const window = createReplayWindow(roomy());
   const batch = batchOf([frameText(2), frameText(1)]);
