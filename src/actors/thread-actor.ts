@@ -165,6 +165,7 @@ export function createThreadActor(
     now: deps.now,
     // No number: such an epoch has no order, and no log of the runtime's.
     randomEpoch: () => `r${randomUUID().slice(0, 8)}`,
+    onRead: () => watchdog.read(),
     onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
     onStep(step) {
       if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
