@@ -23,7 +23,8 @@ export function createRegistry(
     node: string;
     /** Instead of the runtime's own streams. */
     frames?: (real: RuntimeFrames) => RuntimeFrames;
-    config?: { runs?: Partial<Config['runs']>; database?: Partial<Config['database']> };
+    config?: { [Section in 'runs' | 'runtime' | 'database']?: Partial<Config[Section]> };
+    circuitOpenMs?: number;
   },
 ) {
   const clock = { ahead: 0 };
@@ -32,6 +33,7 @@ export function createRegistry(
   const config = {
     ...base,
     runs: { ...base.runs, reconnectBaseMs: 10, reconnectMaxMs: 50, ...parts.config?.runs },
+    runtime: { ...base.runtime, ...parts.config?.runtime },
     database: { ...base.database, ...parts.config?.database },
   };
   const metrics = createMetrics({ processMetrics: false });
@@ -44,6 +46,7 @@ export function createRegistry(
     log,
     random: Math.random,
     now,
+    ...(parts.circuitOpenMs === undefined ? {} : { circuitOpenMs: parts.circuitOpenMs }),
   });
   const real = createRuntimeFrames({
     open: ({ threadId, position }) =>
