@@ -129,7 +129,11 @@ export const numberVariables: NumberTable = {
     frameBytes: bytes('RUNTIME_FRAME_BYTES', limits.runtimeFrameBytes, 'Largest frame of the runtime'),
   },
   runs: {
-    startWaitMs: ms('RUN_START_WAIT_MS', 5 * SECOND, 'How long POST …/refinements waits for invoke'),
+    startWaitMs: ms(
+      'RUN_START_WAIT_MS',
+      5 * SECOND,
+      'How long POST …/refinements waits for invoke, and for the commit of its refusal',
+    ),
     maxAttempts: count('RUN_MAX_ATTEMPTS', limits.maxAttempts, 'Attempts of a run, the first one counted'),
     retryBaseMs: ms('RUN_RETRY_BASE_MS', SECOND, 'First delay before a failed run is tried again'),
     retryMaxMs: ms('RUN_RETRY_MAX_MS', 30 * SECOND, 'Longest delay before a failed run is tried again'),

@@ -60,7 +60,7 @@ export interface Config {
     model: string;
   };
   runs: {
-    /** How long POST …/refinements waits for invoke. */
+    /** How long POST …/refinements waits for invoke, and for the commit of its refusal. */
     startWaitMs: number;
     maxAttempts: number;
     retryBaseMs: number;

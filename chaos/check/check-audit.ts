@@ -20,6 +20,7 @@ const legal: Readonly<Record<string, Legal>> = {
   'run.failed': { from: begun, to: 'failed' },
   'run.cancelled': { from: begun, to: 'failed' },
   start_refused: { from: ['invoking'], to: 'failed' },
+  start_kept: { from: begun, to: null },
   cancel: { from: begun, to: null },
   taken_over: { from: begun, to: null },
   given_up: { from: begun, to: null },

@@ -87,7 +87,7 @@ async function untilEarlierAttemptsAreOver(deps: ProposalActorsDeps, signal: Abo
       }),
     );
     if (over.every(Boolean)) return;
-    await deps.sleep(deps.awayDelayMs(failures), signal);
+    await deps.client.pause(deps.awayDelayMs(failures), signal);
   }
 }
 
@@ -117,7 +117,7 @@ async function invokeRun(
       return { kind: 'rejected', message: `The agent runtime refused the run (${answer.status}).` };
     }
     if (failures === 0) deps.pipeline.fanOut.announce({ event_type: 'on_reconnecting', data: {} });
-    await deps.sleep(deps.awayDelayMs(failures), signal);
+    await deps.client.pause(deps.awayDelayMs(failures), signal);
   }
 }
 
@@ -168,7 +168,7 @@ async function cancelRun(deps: ProposalActorsDeps, threadId: string, signal: Abo
   for (let failures = 0; !grace.aborted; failures++) {
     const answer = await deps.client.cancel(threadId, { signal: grace });
     if (answer !== 'away') break;
-    await deps.sleep(deps.awayDelayMs(failures), grace);
+    await deps.client.pause(deps.awayDelayMs(failures), grace);
   }
   // The run has until then to say its end; the machine leaves this state when it does.
   while (!grace.aborted) await deps.sleep(deps.cancelGraceMs, grace);

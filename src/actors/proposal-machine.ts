@@ -359,6 +359,11 @@ export const proposalMachine = setup({
               verdict: failed(cancelled, endedByRuntime(context.verdict)),
             })),
           },
+          {
+            guard: ({ event }) => event.output.kind === 'withdrawn',
+            target: 'invoking',
+            actions: assign({ verdict: null }),
+          },
           { guard: ({ event }) => statusOf(event.output) === 'completed', target: 'completed' },
           { guard: ({ event }) => statusOf(event.output) === 'failed', target: 'failed' },
           { guard: ({ event }) => statusOf(event.output) === 'resolved', target: 'resolved' },

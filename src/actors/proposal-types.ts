@@ -64,6 +64,8 @@ export type Settled =
   | { kind: 'committed'; status: 'completed' | 'failed' }
   /** A cancel was committed first. */
   | { kind: 'cancelled' }
+  /** A refusal of the start that is not committed, and that nobody waits for any more. */
+  | { kind: 'withdrawn' }
   /** Somebody else owns the row now. */
   | { kind: 'lost' }
   /** The row was ended by somebody else. */

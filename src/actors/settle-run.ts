@@ -26,6 +26,8 @@ export interface SettleDeps {
   askState: () => Promise<StateResult>;
   sleep: (milliseconds: number) => Promise<void>;
   delayMs: (failures: number) => number;
+  /** The request that made the proposal still waits: it would be told of a refusal. */
+  awaited: () => boolean;
   /** A runtime that is away is asked for the end of an overdue run once more. */
   mayAskAgain: () => boolean;
   /** No more waiting for the runtime: the proposal's time is over, or the actor stops. */
@@ -64,11 +66,22 @@ export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Set
   }
   if (verdict.kind === 'overdue') return settleOverdue(deps, verdict.error);
   if (verdict.kind === 'failed') return fail(deps, verdict.error, verdict.byRuntime, []);
-  const error = cleanError(verdict.error);
+  return refuse(deps, verdict.error);
+}
+
+/**
+ * Only who still waits is told of a refusal. A commit of it that was not made until then is not made any more: the
+ * request is answered as if the invoke had got no answer, and the run is invoked again.
+ */
+async function refuse(deps: SettleDeps, raw: ProposalError): Promise<Settled> {
+  const error = cleanError(raw);
   const last = closedFrames(factsOf(deps, 'failed', {}, []), error);
-  const outcome = await deps.journal.append((fence) =>
-    commitRefusedStart(deps.db, { ...fence, error, lastFrames: stored(last), finalEpoch: last.epoch }),
+  const outcome = await deps.journal.append(
+    (fence) =>
+      commitRefusedStart(deps.db, { ...fence, error, lastFrames: stored(last), finalEpoch: last.epoch }),
+    (row) => row.cancelRequestedAt === null && deps.awaited(),
   );
+  if (outcome.kind === 'moved' && outcome.row.cancelRequestedAt === null) return { kind: 'withdrawn' };
   return told(deps, outcome, last, 'failed', error.code);
 }
 

@@ -69,7 +69,7 @@ export interface ThreadActor {
   readonly proposalId: string;
   state(): ProposalState;
   role(): Role;
-  /** Resolves with the first invoke's outcome, or `unknown` after the time that the request waits. */
+  /** Resolves with the first invoke's outcome, or what is known of it after the time that the request waits. */
   started(waitMs: number): Promise<StartOutcome>;
   /** Resolves when the run is being read, is over, or after that time. */
   opened(waitMs: number): Promise<void>;
@@ -133,6 +133,7 @@ export function createThreadActor(
   let stopped = false;
   let idleFrom: number | null = deps.now();
   let settledHere = false;
+  let refused = false;
   /** Viewers that are being let in: what they wait for may take seconds. */
   let attaching = 0;
 
@@ -160,10 +161,11 @@ export function createThreadActor(
     viewerStuckMs: config.viewers.stuckMs,
     frameCounts: deps.frameCounts,
     reconnectDelayMs: awayDelayMs,
-    sleep,
+    sleep: deps.client.pause,
     now: deps.now,
     // No number: such an epoch has no order, and no log of the runtime's.
     randomEpoch: () => `r${randomUUID().slice(0, 8)}`,
+    onRead: () => watchdog.read(),
     onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
     onStep(step) {
       if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
@@ -236,13 +238,15 @@ export function createThreadActor(
       attempt: () => current.attempt,
       ending: () => ending,
       askState,
-      sleep,
+      sleep: deps.client.pause,
       delayMs: awayDelayMs,
       pastDeadline: () => nobodyWaits() || watchdog.pastDeadline(),
+      awaited: () => awaited,
       mayAskAgain: () => !nobodyWaits() && deps.now() < watchdog.askUntil(),
       allowed: config.runs,
       onCommitted(status, code) {
         notes.end(status, code);
+        refused = actor.getSnapshot().context.verdict?.kind === 'refused';
         if (status === 'failed') deps.onCleanUpDue();
       },
       onTranscriptLacking(epoch, upTo) {
@@ -263,7 +267,7 @@ export function createThreadActor(
       pipeline,
       ending: () => ending,
       askState,
-      sleep,
+      sleep: deps.client.pause,
       delayMs: awayDelayMs,
       isStopped: () => nobodyWaits() || watchdog.pastDeadline(),
       log,
@@ -443,13 +447,12 @@ export function createThreadActor(
     role: () => (state() === 'following' ? 'reader' : 'owner'),
     async started(waitMs) {
       const until = deps.now() + waitMs;
-      while (state() === 'invoking' && deps.now() < until && !stopped) {
-        await happens(until - deps.now());
-      }
-      while (state() === 'finalizing' && deps.now() < until && !stopped) await happens(until - deps.now());
+      const undecided = () => state() === 'invoking' || state() === 'finalizing';
+      while (undecided() && deps.now() < until && !stopped) await happens(until - deps.now());
       awaited = false;
+      if (refused) return 'refused';
       const { verdict } = actor.getSnapshot().context;
-      if (verdict?.kind === 'refused') return 'refused';
+      if (state() === 'finalizing' && verdict?.kind === 'refused') return 'refusing';
       return state() === 'invoking' ? 'unknown' : 'started';
     },
     async opened(waitMs) {

@@ -27,6 +27,8 @@ export interface ThreadWatchdog {
   own(row: ThreadRow): void;
   /** An attempt begins: its idle time counts from its first frame, since a run may wait for its turn. */
   attemptBegins(): void;
+  /** A frame of the run was read, by whoever reads here. */
+  read(): void;
   pastDeadline(): boolean;
   /** Until when (monotonic ms) a runtime that is away is asked for the end of a run that was overdue when it came here. */
   askUntil(): number;
@@ -98,6 +100,10 @@ export function createThreadWatchdog(deps: ThreadWatchdogDeps, row: ThreadRow): 
     own,
     attemptBegins() {
       readsOfEarlierAttempts = deps.reads();
+    },
+    read() {
+      // At once: an owner may be killed any moment, for no fault of the thread's.
+      if (takenOver > 0 && deps.state() !== 'following') prove(deps.now());
     },
     pastDeadline: () => deps.now() > deadline,
     askUntil: () => askUntil,

@@ -1,6 +1,6 @@
 import { type Context, context } from '@opentelemetry/api';
 import type { CommonQueryMethods } from 'slonik';
-import { isContentError, withDeadline } from '../db/database-errors.js';
+import { isContentError, isDuplicate, withDeadline } from '../db/database-errors.js';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { type Committed, type Fence, findTransition } from '../db/run-progress.js';
 import { readThread } from '../db/threads.js';
@@ -109,6 +109,7 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
     if (!goOn(known)) return { kind: 'moved', row: known };
     for (let failures = 0; !aborted; ) {
       let untouched = false;
+      let duplicate: Error | null = null;
       try {
         const fence = { proposalId: row.proposalId, generation: decidedUnder, version, transitionId };
         const committed = await withDeadline(commit(fence), deps.queryDeadlineMs);
@@ -118,12 +119,17 @@ export function createTransitionJournal(deps: JournalDeps, row: ThreadRow): Tran
         }
         untouched = true;
       } catch (error) {
-        if (isContentError(error)) return { kind: 'refused', error: error as Error };
-        log.warn({ err: error, failures }, 'a commit got no answer');
-        await deps.sleep(deps.delayMs(failures++));
+        // What is there already may be our own: an earlier try may have been made behind the look for it.
+        if (isDuplicate(error)) duplicate = error as Error;
+        else if (isContentError(error)) return { kind: 'refused', error: error as Error };
+        else {
+          log.warn({ err: error, failures }, 'a commit got no answer');
+          await deps.sleep(deps.delayMs(failures++));
+        }
       }
       const outcome = await lookUp(transitionId, decidedUnder);
       if (!('ours' in outcome)) return outcome;
+      if (duplicate !== null) return { kind: 'refused', error: duplicate };
       // Asked of a row that has not moved, too: an earlier commit may have followed the cancel that this one's
       // condition refuses, and the same statement would touch no row for ever.
       if (!goOn(outcome.ours)) return { kind: 'moved', row: outcome.ours };

@@ -46,6 +46,9 @@ export const isUnknownOutcome = (error: unknown): boolean =>
 /** True for a refusal of the content itself (SQLSTATE class 22, 23 or 54): the same statement will never succeed. */
 export const isContentError = (error: unknown): boolean => /^(22|23|54)...$/.test(codeOf(error));
 
+/** True where a row with the same key is there already: where the key is the statement's own, perhaps from its earlier try. */
+export const isDuplicate = (error: unknown): boolean => codeOf(error) === '23505';
+
 /** Rejects with {@link DatabaseTimeout} when `promise` has not settled after `milliseconds`. The statement goes on in
  * PostgreSQL; whoever calls treats the outcome as unknown. */
 export const withDeadline = async <T>(promise: Promise<T>, milliseconds: number): Promise<T> => {

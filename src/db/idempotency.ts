@@ -51,14 +51,17 @@ export const findProposalKey = async (
   db: CommonQueryMethods,
   input: KeyName & { readonly bodyHash: string },
 ): Promise<
-  { kind: 'free' } | { kind: 'mismatch' } | { kind: 'in_flight' } | { kind: 'named'; proposalId: string }
+  | { kind: 'free' }
+  | { kind: 'mismatch' }
+  | { kind: 'in_flight' }
+  /** Not answered, but old: whoever should have answered may still be about to free it. */
+  | { kind: 'named'; proposalId: string; answered: boolean }
 > => {
   const existing = await readKey(db, input, PROPOSAL_KEY_SECONDS);
   if (!existing?.proposalId) return { kind: 'free' };
   if (existing.bodyHash !== input.bodyHash) return { kind: 'mismatch' };
-  return existing.answered || existing.old
-    ? { kind: 'named', proposalId: existing.proposalId }
-    : { kind: 'in_flight' };
+  const { answered, old, proposalId } = existing;
+  return answered || old ? { kind: 'named', proposalId, answered } : { kind: 'in_flight' };
 };
 
 /** The request that started the proposal was answered: from now on a repeat gets the same from the row. */

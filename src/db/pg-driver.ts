@@ -1,6 +1,7 @@
 import pg from 'pg';
 import {
   BackendTerminatedError,
+  ConnectionError,
   createDriverFactory,
   type DriverFactory,
   type DriverQueryResult,
@@ -55,6 +56,8 @@ const watched = async <T>(pulse: Pulse | undefined, work: () => Promise<T>): Pro
  * The driver between Slonik and `pg`. Slonik's own loses a slot of its pool for good whenever a connection breaks
  * under a running statement (the client's `error` event makes it destroy the connection, which then fails with the
  * statement's rejection and stays in the list). Here a break under a statement is told by that statement alone.
+ * A connection that cannot be made is told by its first statement: the pool forgets those who wait behind a connect that
+ * fails, until somebody else comes, but goes on to the next of them where a connection is destroyed.
  * It also sets what Slonik's has no option for: `lock_timeout`, TCP keep-alive, a deadline for the answer; and it
  * leaves SQLSTATEs on the errors.
  */
@@ -76,13 +79,30 @@ export const createPgDriver = (options: PgDriverOptions): DriverFactory =>
       createPoolClient: async ({ clientEventEmitter }) => {
         const client = new pg.Client(clientConfiguration);
         let running = 0;
+        let unmade: ConnectionError | null = null;
         client.on('error', (error) => {
-          if (running === 0) clientEventEmitter.emit('error', toDriverError(error, options));
+          if (running === 0 && unmade === null)
+            clientEventEmitter.emit('error', toDriverError(error, options));
         });
         return {
-          connect: () => watched(options.pulse, () => client.connect()).then(() => undefined),
-          end: () => client.end(),
+          connect: async () => {
+            running += 1;
+            try {
+              await watched(options.pulse, () => client.connect());
+            } catch (error) {
+              const cause = toDriverError(error, options);
+              unmade = new ConnectionError(cause.message, { cause });
+            }
+            running -= 1;
+          },
+          end: async () => {
+            const ended = client.end();
+            // Nobody says goodbye to who never came in.
+            if (unmade === null) await ended;
+            else ended.catch(() => undefined);
+          },
           query: async (text, values) => {
+            if (unmade !== null) throw unmade;
             running += 1;
             try {
               const result = await watched(options.pulse, () =>

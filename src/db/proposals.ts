@@ -16,6 +16,7 @@ import { type StoredFrame, unpackFrames, unpackJson } from './stored-bytes.js';
 import type { CreatedCursor } from './workflows.js';
 
 export {
+  keepStart,
   startProposal,
   wasStarted,
 } from './start-proposal.js';

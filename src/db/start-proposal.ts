@@ -107,6 +107,31 @@ export const startProposal = (
     return { kind: 'ok', row };
   });
 
+/**
+ * Makes a start final, with its key, before it is answered with 202: a commit of its refusal that is under way follows an
+ * older version, and comes too late from now on. False where the refusal was committed first.
+ */
+export const keepStart = async (
+  db: CommonQueryMethods,
+  input: { readonly proposalId: string; readonly transitionId: string },
+): Promise<boolean> => {
+  const kept = await db.maybeOne(named('keep_start', z.object({ version: z.number() }))`
+    WITH moved AS (
+      UPDATE proposals SET version = version + 1 WHERE id = ${input.proposalId} AND status = 'processing'
+      RETURNING id, thread_id, version, phase, attempt
+    ), answered AS (
+      UPDATE idempotency_keys k SET answered_at = now() FROM moved
+      WHERE k.proposal_id = moved.id AND k.answered_at IS NULL
+    ), noted AS (
+      INSERT INTO proposal_transitions (id, proposal_id, row_version, from_state, to_state, event, attempt)
+      SELECT ${input.transitionId}::uuid, id, version, phase, phase, 'start_kept', attempt FROM moved
+    )
+    SELECT version, pg_notify('threads', thread_id::text) FROM moved`);
+  if (kept !== null) return true;
+  return !(await db.exists(named('was_start_refused', z.object({}))`
+    SELECT 1 FROM proposal_transitions WHERE proposal_id = ${input.proposalId} AND event = 'start_refused'`));
+};
+
 /** True once the row of the transition is there: for whoever lost the answer to {@link startProposal}. */
 export const wasStarted = (
   db: CommonQueryMethods,

@@ -70,12 +70,13 @@ const away = (cause: unknown) =>
 export function asRefusal(cause: unknown): unknown {
   if (cause instanceof AppError) return cause;
   if (isUnavailable(cause)) return away(cause);
-  if (isUnknownOutcome(cause)) {
-    return new AppError(
-      'database_unavailable',
-      'The database did not confirm in time, so it is not known whether this was done. Ask again, with the same Idempotency-Key if there was one.',
-      { cause },
-    );
-  }
-  return cause;
+  return isUnknownOutcome(cause) ? unconfirmed(cause) : cause;
 }
+
+/** What was asked for was done, or will be, or not: only PostgreSQL knows. */
+export const unconfirmed = (cause: unknown) =>
+  new AppError(
+    'database_unavailable',
+    'The database did not confirm in time, so it is not known whether this was done. Ask again, with the same Idempotency-Key if there was one.',
+    { cause },
+  );

@@ -3,12 +3,12 @@ import type { CommonQueryMethods } from 'slonik';
 import { type RunInput, runInputOf } from '../actors/run-input.js';
 import type { ThreadDirectory } from '../actors/thread-directory.js';
 import { answerProposalKey, findProposalKey } from '../db/idempotency.js';
-import { findProposalFor, startProposal } from '../db/proposals.js';
+import { findProposalFor, keepStart, startProposal } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { AppError, toError } from '../errors.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { DatabaseGate } from './database-gate.js';
+import { type DatabaseGate, unconfirmed } from './database-gate.js';
 import { keyInFlight, keyMismatch } from './idempotency.js';
 import { noProposal, notOwner } from './proposals.js';
 import type { RateLimits } from './rate-limits.js';
@@ -142,10 +142,12 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
     deps.log.error({ err: toError(error), thread_id: threadId }, 'the first invoke could not be watched');
     return 'unknown' as const;
   });
-  if (outcome !== 'refused') deps.metrics.refinementsStartedTotal.inc();
-  if (outcome === 'refused') throw runtimeAway(deps.directory.runtimeRetryAfterSeconds() ?? 5);
+  const { proposalId } = written.row;
+  const refused =
+    outcome === 'refused' || (outcome === 'refusing' && !(await isKept(deps, call, proposalId)));
+  if (refused) throw runtimeAway(deps.directory.runtimeRetryAfterSeconds() ?? 5);
+  deps.metrics.refinementsStartedTotal.inc();
   if (call.key !== null) {
-    const { proposalId } = written.row;
     await deps
       .gate(() => answerProposalKey(call.db, { proposalId }))
       .catch((error: unknown) => {
@@ -156,6 +158,22 @@ async function start(deps: RefinementDeps, call: Call<unknown, unknown>, request
       });
   }
   return started(written.row);
+}
+
+/**
+ * Whether the start may be promised. Its refusal may be under way, and takes the row and the key with it: what of the two
+ * is committed first is the answer, and where nobody knows, nothing is promised.
+ */
+async function isKept(
+  deps: RefinementDeps,
+  { db }: Pick<Call<unknown, unknown>, 'db'>,
+  proposalId: string,
+): Promise<boolean> {
+  try {
+    return await deps.gate(() => keepStart(db, { proposalId, transitionId: deps.ids() }));
+  } catch (error) {
+    throw error instanceof AppError ? unconfirmed(error) : error;
+  }
 }
 
 /** The answer that the key was given before. It starts nothing, so neither the runtime's absence nor a limit stands in its way. */
@@ -172,7 +190,8 @@ async function repeated(deps: RefinementDeps, call: Call<unknown, unknown>): Pro
     case 'in_flight':
       throw keyInFlight();
     case 'named': {
-      const { proposalId } = found;
+      const { proposalId, answered } = found;
+      if (!answered && !(await isKept(deps, call, proposalId))) return null;
       const proposal = await deps.gate(() => findProposalFor(call.db, { proposalId, userId }));
       if (proposal === null) throw noWorkflow();
       return started({ ...proposal.row, proposalId });

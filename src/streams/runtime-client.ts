@@ -61,6 +61,8 @@ export interface DeepAgentsRuntimeClient {
   getState(threadId: string, options?: CallOptions): Promise<StateResult>;
   cancel(threadId: string, options?: CallOptions): Promise<CancelResult>;
   cleanup(threadId: string, options?: CallOptions): Promise<CleanupResult>;
+  /** Waits so long (ms) before a call is repeated, or until the circuit closes, where that is sooner. */
+  pause(milliseconds: number, signal?: AbortSignal): Promise<void>;
   /** Guards every call but `cleanup`. */
   readonly circuit: Pick<RuntimeCircuit, 'state' | 'retryAfterSeconds'>;
   /** Guards `cleanup`: a thousand refused clean-ups must not keep people from starting runs. */
@@ -93,7 +95,7 @@ export interface RuntimeClientDeps {
   retry?: { count: number; baseMs: number; maxMs: number };
 }
 
-type Endpoint = 'invoke' | 'state' | 'cancel' | 'cleanup';
+type Endpoint = 'invoke' | 'state' | 'cancel' | 'cleanup' | 'ready';
 type Attempted = Exchange | { kind: 'circuit_open' } | { kind: 'overloaded' };
 
 const stateBytes = 64 * 1024 * 1024;
@@ -105,7 +107,8 @@ const messageCharacters = 500;
 export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgentsRuntimeClient {
   const { config, metrics, tracer, log } = deps;
   const origin = new URL(deps.url);
-  const basePath = `${origin.pathname.replace(/\/+$/, '')}/deepagents-runtime`;
+  const rootPath = origin.pathname.replace(/\/+$/, '');
+  const basePath = `${rootPath}/deepagents-runtime`;
   const exchanger = createExchanger({ origin, connectDeadlineMs: config.handshakeTimeoutMs });
   const reach = createRuntimeReach(deps.now ?? (() => performance.now()));
   let stopped = false;
@@ -116,6 +119,7 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
       name,
       openMs: deps.circuitOpenMs ?? 30_000,
       longestCallMs,
+      probe: askReady,
       concurrent: 100,
       waiting: 5_000,
       maxWaitMs: config.callDeadlineMs,
@@ -126,9 +130,6 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
       },
     });
   const longestCallMs = Math.max(config.invokeDeadlineMs, config.callDeadlineMs, config.handshakeTimeoutMs);
-  const circuit = circuitOf('runtime', longestCallMs);
-  const outboxCircuit = circuitOf('outbox', config.callDeadlineMs);
-
   const exchangeOnce = (endpoint: Endpoint, request: ExchangeRequest, traceparent?: string | null) =>
     withSpan(
       tracer,
@@ -155,17 +156,29 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
       },
     );
 
+  /** The probe of a half-open circuit: it concerns no run. */
+  const askReady = async (): Promise<Health> => {
+    const { callDeadlineMs: deadlineMs } = config;
+    const request = { method: 'GET', path: `${rootPath}/ready`, headers: {}, deadlineMs } as const;
+    return (await exchangeOnce('ready', { ...request, maxBytes: answerBytes }, null)).health;
+  };
+  const circuit = circuitOf('runtime', longestCallMs);
+  const outboxCircuit = circuitOf('outbox', config.callDeadlineMs);
+
   const attempt = async (
     endpoint: Endpoint,
     request: Omit<ExchangeRequest, 'headers' | 'signal'>,
     options: CallOptions,
+    threadId: string | null = null,
   ): Promise<Attempted> => {
     const { signal } = options;
     const headers = { accept: 'application/json', 'content-type': 'application/json' };
     const guard = endpoint === 'cleanup' ? outboxCircuit : circuit;
-    const guarded = await guard.run(() =>
-      exchangeOnce(endpoint, { ...request, headers, signal }, options.traceparent),
-    );
+    const guarded = await guard.run(async () => {
+      const tried = await exchangeOnce(endpoint, { ...request, headers, signal }, options.traceparent);
+      // A connection that cannot be made is nothing of the run's.
+      return { ...tried, about: tried.value.kind === 'unreachable' ? null : threadId };
+    });
     if (guarded.kind === 'done') return guarded.value;
     const kind = guarded.kind === 'open' ? 'circuit_open' : 'overloaded';
     metrics.deepagentsRuntimeRequestsTotal.inc({ endpoint, status: kind });
@@ -183,7 +196,7 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
     const maxBytes = endpoint === 'state' ? stateBytes : answerBytes;
     const request = { method, path, deadlineMs: config.callDeadlineMs, maxBytes };
     for (let repetition = 0; ; repetition++) {
-      const attempted = await attempt(endpoint, request, options);
+      const attempted = await attempt(endpoint, request, options, threadId);
       const away =
         attempted.kind !== 'circuit_open' && attempted.kind !== 'overloaded' && healthOf(attempted) === 'bad';
       if (!away || repetition >= retry.count) return attempted;
@@ -230,6 +243,7 @@ export function createDeepAgentsRuntimeClient(deps: RuntimeClientDeps): DeepAgen
       const nothingThere = attempted.status === 404 && problem.data?.code === 'thread_not_found';
       return nothingThere ? 'confirmed' : 'pending';
     },
+    pause: circuit.pause,
     circuit,
     outboxCircuit,
     silentMs: reach.silentMs,

@@ -4,7 +4,7 @@ import type { Config } from '../config.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent, traceparentOf } from '../telemetry/tracing.js';
 import type { InPlaceReads } from './read-in-place.js';
-import type { Health, RuntimeCircuit } from './runtime-circuit.js';
+import type { RuntimeCircuit } from './runtime-circuit.js';
 import { isAwayStatus, isFromRuntime } from './runtime-exchange.js';
 import type { RuntimeReach } from './runtime-reach.js';
 
@@ -23,7 +23,7 @@ interface HandshakeDeps {
   origin: URL;
   basePath: string;
   config: Pick<Config['runtime'], 'handshakeTimeoutMs' | 'frameBytes'>;
-  circuit: Pick<RuntimeCircuit, 'watch'>;
+  circuit: Pick<RuntimeCircuit, 'heard'>;
   reach: Pick<RuntimeReach, 'heard' | 'missed'>;
   metrics: Pick<Metrics, 'deepagentsRuntimeRequestsTotal' | 'deepagentsRuntimeRequestDurationSeconds'>;
   tracer: Tracer;
@@ -58,7 +58,7 @@ export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): 
     skipUTF8Validation: true,
     headers: headersOf(trace.setSpan(parent, span)),
   });
-  const handshake = new Promise<string>((resolve) => {
+  void new Promise<string>((resolve) => {
     refusedWith = (status) => resolve(String(status));
     socket.once('open', () => resolve('101'));
     // Never taken off: an `error` without a listener would end the process.
@@ -72,11 +72,9 @@ export function openRuntimeStream(request: StreamRequest, deps: HandshakeDeps): 
     if (!good && status !== 'aborted') span.setStatus({ code: SpanStatusCode.ERROR, message: status });
     span.end();
     // Streams are opened again by themselves, by every thread: their failures would open the circuit at once, and
-    // keep people from starting runs long after the runtime is back. As the probe they count.
-    const health: Health = good ? 'good' : 'undecided';
-    return { value: status, health };
+    // keep people from starting runs long after the runtime is back.
+    if (good) deps.circuit.heard();
   });
-  void deps.circuit.watch(() => handshake);
   return socket;
 }
 

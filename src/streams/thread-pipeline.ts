@@ -45,6 +45,8 @@ export interface ThreadPipelineDeps
   sleep: (milliseconds: number) => Promise<void>;
   now: () => number;
   randomEpoch: () => string;
+  /** A read of the socket brought frames. */
+  onRead?: () => void;
 }
 
 /** One attempt as the runtime knows it. */
@@ -135,6 +137,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     switch (signal.type) {
       case 'frames':
         reads++;
+        deps.onRead?.();
         return release(signal.batch);
       case 'connected':
         sendToRun = signal.send;

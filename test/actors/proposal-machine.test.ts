@@ -301,6 +301,7 @@ t.test('what a commit of the end comes to decides the state', async (t) => {
     [{ kind: 'committed', status: 'failed' }, 'failed'],
     [{ kind: 'finished', status: 'resolved' }, 'resolved'],
     [{ kind: 'lost' }, 'following'],
+    [{ kind: 'withdrawn' }, 'invoking'],
   ];
   for (const [outcome, expected] of outcomes) {
     const { actor, waiting } = await machineIn('finalizing');

@@ -38,6 +38,7 @@ function bench(
     sleep: async () => undefined,
     delayMs: () => 0,
     pastDeadline: () => false,
+    awaited: () => true,
     mayAskAgain: () => false,
     allowed: { fileBytes: 100, files: 10 },
     onCommitted: (...what: unknown[]) => committed.push(what),

@@ -4,9 +4,10 @@ import type { CommonQueryMethods } from 'slonik';
 import t, { type Test } from 'tap';
 import { createTransitionJournal } from '../../src/actors/transition-journal.js';
 import { requestCancel } from '../../src/db/decisions.js';
-import { createPool } from '../../src/db/pool.js';
+import { createPool, DatabaseTimeout } from '../../src/db/pool.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
-import { commitCompleted, commitPhase, type Fence } from '../../src/db/run-progress.js';
+import { commitCompleted, commitPhase, commitRetry, type Fence } from '../../src/db/run-progress.js';
+import { nameOf } from '../../src/db/statement.js';
 import { readThread, takeOver } from '../../src/db/threads.js';
 import { createTestDatabase } from '../support/database.js';
 import { completeWith, lastFrames, seedProposal, seedWorkflow, wireFile } from '../support/seed.js';
@@ -90,6 +91,49 @@ t.test('a commit whose answer was lost is found by its id and not made again (ru
   t.equal(journal.version(), 2);
   t.match(await now(), { version: 2 });
 });
+
+t.test(
+  'a commit that is made between the look for it and the look at its row is found by its second try (rule 2)',
+  async (t) => {
+    for (const then of ['its own record', 'another record'] as const) {
+      let late: (() => Promise<unknown>) | null = null;
+      // The row is read behind the look for the transition: that is when the first try gets through.
+      const db: CommonQueryMethods = {
+        ...pool,
+        async maybeOne(query) {
+          if (nameOf(query.sql) === 'read_thread_of_proposal') await late?.();
+          return pool.maybeOne(query);
+        },
+      };
+      const { row, journal, tries, now } = await bench(t, db);
+      const outcome = await journal.append(async (fence) => {
+        tries.push(fence.transitionId);
+        const move = {
+          from: 'invoking',
+          event: 'attempt.failed',
+          attempt: 1,
+          outcome: 'lost',
+          nextAttempt: 2,
+        };
+        const commit = (by: Fence) => commitRetry(pool, by, { ...move, nextJobId: randomUUID() });
+        if (tries.length > 1) return commit(fence);
+        late = async () => {
+          late = null;
+          await commit(then === 'its own record' ? fence : { ...fence, transitionId: randomUUID() });
+        };
+        throw new DatabaseTimeout(1_000);
+      });
+      t.equal(tries.length, 2);
+      t.match(await now(), { attempt: 2, version: 2 }, 'made once');
+      if (then === 'its own record') {
+        t.strictSame(outcome, { kind: 'committed' });
+        t.equal(journal.version(), 2);
+      } else
+        t.match(outcome, { kind: 'refused', error: { code: '23505' } }, 'somebody else’s stands in the way');
+      t.equal(row.version, 1);
+    }
+  },
+);
 
 t.test(
   'a commit that was not made, on a row that has not moved, is made again under the same id',

@@ -7,6 +7,7 @@ import { named } from '../../src/db/pool.js';
 import {
   findProposalFor,
   findThreadFor,
+  keepStart,
   listProposals,
   proposalCounts,
   readInput,
@@ -164,6 +165,26 @@ t.test('a refused start fails the row and frees the key in one statement (rule 8
   t.same(await commitRefusedStart(pool, refused), { version: 2 });
   t.match(await readThread(pool, first), { status: 'failed', error, ownerNode: null });
   t.match(await startProposal(pool, inputFor(workflow, 'key-3')), { kind: 'ok' }, 'a repeat starts anew');
+});
+
+t.test('of a refusal and a promise of one start at once one is made, with its key (rule 8)', async (t) => {
+  const workflow = await seedWorkflow(pool);
+  const error = { code: 'runtime_unavailable', message: 'Try again soon.', retryable: true };
+  for (let round = 0; round < 40; round++) {
+    const key = `race-${round}`;
+    const first = inputFor(workflow, key);
+    await startProposal(pool, first);
+    const refuse = () => commitRefusedStart(pool, { ...first, transitionId: randomUUID(), error });
+    const keep = () => keepStart(pool, { ...first, transitionId: randomUUID() });
+    // Each begins half of the rounds.
+    const both = round % 2 === 0 ? ([refuse(), keep()] as const) : ([keep(), refuse()] as const);
+    const made = await Promise.all(both);
+    const [refused, kept] = round % 2 === 0 ? made : [made[1], made[0]];
+    t.not(refused !== null, kept, 'one of the two');
+    t.match(await readThread(pool, first), { status: kept ? 'processing' : 'failed', version: 2 });
+    const repeat = await startProposal(pool, inputFor(workflow, key));
+    t.equal(repeat.kind, kept ? 'replay' : 'ok');
+  }
 });
 
 t.test('any other key gives its stored answer again', async (t) => {

@@ -1,8 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
+import { sql } from 'slonik';
 import t from 'tap';
+import { z } from 'zod';
 import { readInput } from '../../src/db/proposals.js';
+import type { ThreadRow } from '../../src/db/row-schemas.js';
+import { commitRefusedStart } from '../../src/db/run-progress.js';
+import { nameOf } from '../../src/db/statement.js';
 import { type Api, createApi } from '../support/api.js';
+import { fenceOf } from '../support/seed.js';
 
 const makeWorkflow = async (
   api: Api,
@@ -99,6 +105,109 @@ t.test(
     t.equal((await api.call('ada', 'POST', path, { body })).status, 202);
   },
 );
+
+/** The commit of a refusal, as the actor of a start makes it. */
+const refuse = (api: Api, row: ThreadRow) =>
+  commitRefusedStart(api.pool, {
+    ...fenceOf(row),
+    error: { code: 'runtime_unavailable', message: 'No.', retryable: true },
+  });
+const out = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+
+t.test(
+  'a refusal that is being committed when the wait is over is told as it is committed, and never otherwise (rule 8)',
+  async (t) => {
+    let fails = false;
+    const api = await createApi(t, {
+      wrap: (pool) => ({
+        ...pool,
+        maybeOne: (query) =>
+          fails && nameOf(query.sql) === 'keep_start' ? Promise.reject(out) : pool.maybeOne(query),
+      }),
+    });
+    const workflowId = await makeWorkflow(api);
+    const start = (headers: Record<string, string> = {}) =>
+      api.call('ada', 'POST', `/api/workflows/${workflowId}/refinements`, {
+        body: { user_prompt: 'x' },
+        headers,
+      });
+    const keyed = () => ({ 'idempotency-key': randomUUID() });
+    api.directory.start = 'refusing';
+    for (const headers of [{}, keyed()]) {
+      t.equal((await start(headers)).status, 202);
+      const row = api.directory.started.at(-1) as ThreadRow;
+      t.equal(await refuse(api, row), null, 'what was promised is not refused any more');
+    }
+    api.directory.start = async (row) => {
+      await refuse(api, row);
+      return 'refusing';
+    };
+    const key = keyed();
+    for (const headers of [{}, key]) {
+      t.match(await start(headers), { status: 503, body: { code: 'runtime_unavailable' } });
+    }
+    fails = true;
+    api.directory.start = 'refusing';
+    for (const headers of [{}, key]) {
+      const answer = await start(headers);
+      t.match(answer, { status: 503, body: { code: 'database_unavailable', detail: /not known whether/ } });
+      const row = api.directory.started.at(-1) as ThreadRow;
+      t.match(await refuse(api, row), { version: 2 }, 'it may be committed yet');
+    }
+    fails = false;
+    api.directory.start = 'started';
+    t.equal((await start(key)).status, 202, 'and a repeat starts anew');
+    t.equal(await countOf(api, workflowId), 7);
+    t.match(await api.metrics.render(), /refinements_started_total 3/);
+  },
+);
+
+t.test('a repeat of what nobody answered in time is told as the row is, for good (rule 8)', async (t) => {
+  let before: () => Promise<unknown> = async () => undefined;
+  const api = await createApi(t, {
+    wrap: (pool) => ({
+      ...pool,
+      async maybeOne(query) {
+        if (nameOf(query.sql) === 'keep_start') await before();
+        return pool.maybeOne(query);
+      },
+    }),
+  });
+  const path = `/api/workflows/${await makeWorkflow(api)}/refinements`;
+  /** A start that was written, and whose request got no answer. */
+  const unanswered = async () => {
+    const options = { body: { user_prompt: 'x' }, headers: { 'idempotency-key': randomUUID() } };
+    let end: (outcome: 'unknown') => void = () => undefined;
+    api.directory.start = () =>
+      new Promise((resolve) => {
+        end = resolve;
+      });
+    const count = api.directory.started.length;
+    const first = api.call('ada', 'POST', path, options);
+    while (api.directory.started.length === count) await wait(5);
+    const row = api.directory.started.at(-1) as ThreadRow;
+    await api.pool.query(sql.type(z.object({}))`
+      UPDATE idempotency_keys SET created_at = now() - interval '11 seconds' WHERE proposal_id = ${row.proposalId}`);
+    api.directory.start = 'started';
+    const again = () => api.call('ada', 'POST', path, options);
+    const leave = async () => {
+      end('unknown');
+      await first;
+    };
+    return { row, again, leave };
+  };
+  const kept = await unanswered();
+  t.match(await kept.again(), { status: 202, body: { proposal_id: kept.row.proposalId } });
+  t.equal(await refuse(api, kept.row), null, 'a refusal comes too late');
+  t.match(await kept.again(), { status: 202, body: { proposal_id: kept.row.proposalId } });
+  await kept.leave();
+  const refused = await unanswered();
+  before = () => refuse(api, refused.row);
+  const anew = await refused.again();
+  t.equal(anew.status, 202);
+  t.not(anew.body.proposal_id, refused.row.proposalId, 'a refusal came first, and freed the key');
+  await refused.leave();
+});
 
 t.test('a refinement that breaks the contract is 422 with every fault named', async (t) => {
   const api = await createApi(t);

@@ -296,32 +296,37 @@ t.test(
   },
 );
 
-t.test('what is no JSON object closes 4400, what is too big 1009', async (t) => {
-  const api = await createApi(t);
-  const path = `/api/ws/refinements/${(await refinement(api)).threadId}`;
-  const ada = await bearer(api, 'ada');
-  for (const [message, code] of [
-    ['nonsense', 4400],
-    ['[]', 4400],
-    ['null', 4400],
-    ['"x"', 4400],
-    [Buffer.from('{"type":"ping"}'), 4400],
-    [`{"x":"${'x'.repeat(65_536)}"}`, 1009],
-    [`{"x":"${'x'.repeat(900_000)}"}`, 1009],
-  ] as const) {
-    const viewer = await opened(api, path, ada);
-    await viewer.frame(0);
-    viewer.socket.send(message);
-    t.equal((await viewer.closed).code, code, String(message).slice(0, 10));
-  }
-  t.same(
-    api.directory.seats.flatMap((seat) => seat.sent),
-    [],
-  );
-  const largest = await opened(api, path, ada);
-  largest.socket.send(`{"x":"${'x'.repeat(65_528)}"}`);
-  await until(() => api.directory.seats.at(-1)?.sent.length === 1);
-});
+t.test(
+  'what is no JSON object closes 4400, what is too big 1009, and what is far too big is cut',
+  async (t) => {
+    const api = await createApi(t);
+    const path = `/api/ws/refinements/${(await refinement(api)).threadId}`;
+    const ada = await bearer(api, 'ada');
+    for (const [message, code] of [
+      ['nonsense', 4400],
+      ['[]', 4400],
+      ['null', 4400],
+      ['"x"', 4400],
+      [Buffer.from('{"type":"ping"}'), 4400],
+      [`{"x":"${'x'.repeat(65_536)}"}`, 1009],
+      [`{"x":"${'x'.repeat(900_000)}"}`, 1009],
+      // Never held until it is whole, so there is nobody left to tell.
+      [`{"x":"${'x'.repeat(1_048_576)}"}`, 1006],
+    ] as const) {
+      const viewer = await opened(api, path, ada);
+      await viewer.frame(0);
+      viewer.socket.send(message);
+      t.equal((await viewer.closed).code, code, String(message).slice(0, 10));
+    }
+    t.same(
+      api.directory.seats.flatMap((seat) => seat.sent),
+      [],
+    );
+    const largest = await opened(api, path, ada);
+    largest.socket.send(`{"x":"${'x'.repeat(65_528)}"}`);
+    await until(() => api.directory.seats.at(-1)?.sent.length === 1);
+  },
+);
 
 t.test('a refused upgrade answers with the request id that it was sent', async (t) => {
   const api = await createApi(t);

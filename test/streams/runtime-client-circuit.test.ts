@@ -12,6 +12,7 @@ const small = {
   concurrent: 2,
   waiting: 1,
   maxWaitMs: 30,
+  probe: async () => 'good' as const,
 };
 const unavailable = (): ScriptedAnswer => ({ status: 503, body: {} });
 
@@ -88,44 +89,101 @@ test('callers that give up say nothing of the runtime', async (t) => {
   t.equal(client.circuit.state(), 'closed');
 });
 
-test('when it has been open long enough one probe goes through; its success closes the circuit', async (t) => {
-  const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: unavailable });
+test('when it has been open long enough the runtime is asked once whether it is ready, and that closes the circuit', async (t) => {
+  let ready: (answer: ScriptedAnswer) => void = () => undefined;
+  const { client, runtime, metrics } = await createRuntimeClientFixture(
+    t.teardown,
+    {
+      invoke: unavailable,
+      ready: () =>
+        new Promise((resolve) => {
+          ready = resolve;
+        }),
+    },
+    { times: { callDeadlineMs: 60_000 }, circuitOpenMs: 1 },
+  );
   for (let index = 0; index < 5; index++) await client.invoke(jobOf('bad'));
-  await wait(600);
-  t.equal(client.circuit.state(), 'half_open');
-  t.equal(client.circuit.retryAfterSeconds(), null, 'a probe may go');
-  runtime.script.invoke = ({ threadId }) => ({
-    status: 200,
-    body: { thread_id: threadId, status: 'started' },
-    delayMs: 50,
-  });
   const sent = runtime.requests.length;
-  const probe = client.invoke(jobOf('probe'));
-  await runtime.untilRequest('invoke', sent + 1);
+  const paused = [1, 2, 3].map(() => client.pause(1e9));
+  await runtime.untilRequest('ready');
+  t.equal(client.circuit.state(), 'half_open');
   t.equal(client.circuit.retryAfterSeconds(), 1, 'the probe is under way');
-  const others = await Promise.all([1, 2, 3, 4].map((index) => client.invoke(jobOf(`other-${index}`))));
-  for (const other of others) t.match(other, { kind: 'refused', reason: 'circuit_open' });
-  t.match(await probe, { kind: 'started' });
-  t.equal(client.circuit.state(), 'closed');
+  delete runtime.script.invoke;
+  t.match(await client.invoke(jobOf('other')), { kind: 'refused', reason: 'circuit_open' });
+  t.same(await client.getState('other'), { kind: 'away' });
+  ready({ status: 200 });
+  await Promise.all(paused);
+  t.equal(client.circuit.state(), 'closed', 'whoever waited goes on');
   t.equal(runtime.requests.length, sent + 1);
+  t.match(await client.invoke(jobOf('other')), { kind: 'started' });
+  t.equal(
+    await countOf(
+      metrics,
+      'ide_orchestrator_deepagents_runtime_requests_total{endpoint="ready",status="200"}',
+    ),
+    1,
+  );
 });
 
-test('a probe that fails, times out or is given up opens the circuit again', async (t) => {
-  const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: unavailable });
+test('a probe that fails or times out opens the circuit again, and 404 is an answer', async (t) => {
+  const answers: ScriptedAnswer[] = [{ status: 503 }, { status: 500 }, 'hang', 'cut', { status: 404 }];
+  const states: (string | undefined)[] = [];
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {
+    invoke: unavailable,
+    ready: () => answers[states.push(client.circuit.state()) - 1] ?? 'hang',
+  });
   for (let index = 0; index < 5; index++) await client.invoke(jobOf('bad'));
-  for (const answer of [{ status: 500 }, 'hang'] as const) {
-    await wait(600);
-    runtime.script.invoke = () => answer;
-    await client.invoke(jobOf('probe'));
-    t.equal(client.circuit.state(), 'open');
+  await client.pause(1e9);
+  t.strictSame(states, Array(5).fill('half_open'), 'each after another time in the open');
+  t.equal(client.circuit.state(), 'closed');
+  t.equal(runtime.requestsOf('ready').length, 5);
+});
+
+test('a pause ends with its time, or with its caller', async (t) => {
+  const { client } = await createRuntimeClientFixture(t.teardown);
+  const left = new AbortController();
+  const waiting = client.pause(1e9, left.signal);
+  left.abort();
+  await Promise.all([waiting, client.pause(1e9, left.signal), client.pause(1)]);
+});
+
+test('what one run answers again and again does not open the circuit for all', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {}, { retry: none() });
+  for (const answer of [{ status: 500 }, 'hang', 'cut'] as const) {
+    runtime.script.state = runtime.script.cancel = () => answer;
+    for (let index = 0; index < 6; index++) await client.getState('dead');
+    for (let index = 0; index < 6; index++) await client.cancel('dead');
+    t.equal(client.circuit.state(), 'closed', String(answer));
   }
-  await wait(600);
-  const controller = new AbortController();
-  const sent = runtime.requests.length;
-  const probe = client.invoke(jobOf('probe'), { signal: controller.signal });
-  await runtime.untilRequest('invoke', sent + 1);
-  controller.abort();
-  t.match(await probe, { kind: 'unknown' });
+  for (const other of ['b', 'c', 'd']) await client.getState(other);
+  await client.getState('dead');
+  t.equal(client.circuit.state(), 'closed', 'one failure of each');
+  await client.getState('e');
+  t.equal(client.circuit.state(), 'open', 'what fails for everybody does');
+});
+
+test('a success of anything ends the row of failures, of a stream too; a failed stream does not', async (t) => {
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  const stream = (threadId: string) =>
+    new Promise<void>((resolve) => {
+      const socket = client.streamWebSocket({ threadId, after: null, epoch: null });
+      // What is counted is counted behind these.
+      const over = () => setImmediate(() => setImmediate(resolve));
+      socket.once('open', () => socket.terminate()).once('error', over);
+      socket.once('close', over);
+    });
+  const fail = async (times: number) => {
+    runtime.script.invoke = unavailable;
+    for (let index = 0; index < times; index++) await client.invoke(jobOf('bad'));
+  };
+  await fail(4);
+  await stream('unknown');
+  await fail(4);
+  t.equal(client.circuit.state(), 'closed', '404 is an answer');
+  runtime.script.upgrade = unavailable;
+  await stream('unknown');
+  t.equal(client.circuit.state(), 'closed');
+  await fail(1);
   t.equal(client.circuit.state(), 'open');
 });
 
@@ -135,7 +193,7 @@ test('clean-ups have a circuit of their own', async (t) => {
     { cleanup: unavailable },
     { retry: none() },
   );
-  for (let index = 0; index < 5; index++) t.equal(await client.cleanup('job'), 'pending');
+  for (let index = 0; index < 5; index++) t.equal(await client.cleanup(`job-${index}`), 'pending');
   t.equal(client.outboxCircuit.state(), 'open');
   t.equal(client.circuit.state(), 'closed');
   t.match(await client.invoke(jobOf('job')), { kind: 'started' });
@@ -161,16 +219,16 @@ test('a call that begins while the fifth failure is being counted does not undo 
     const circuit = createRuntimeCircuit({ ...small, openMs: 5_000 });
     t.teardown(() => circuit.stop());
     const bad = async () => ({ value: 'bad', health: 'bad' as const });
-    for (let failure = 1; failure <= 4; failure++) await circuit.watch(bad);
+    for (let failure = 1; failure <= 4; failure++) await circuit.run(bad);
     let fail: () => void = () => undefined;
     const failing = new Promise<void>((resolve) => {
       fail = resolve;
     });
-    const fifth = circuit.watch(() => failing.then(bad));
+    const fifth = circuit.run(() => failing.then(bad));
     await wait(1);
     fail();
     for (let turn = 0; turn < microtasks; turn++) await null;
-    const late = circuit.watch(async () => ({ value: await wait(2, 'good'), health: 'good' as const }));
+    const late = circuit.run(async () => ({ value: await wait(2, 'good'), health: 'good' as const }));
     await Promise.all([fifth, late]);
     t.equal(circuit.state(), 'open', `${microtasks} microtasks later`);
   }
@@ -185,7 +243,7 @@ test('once stopped, an open circuit and calls that fail late leave no timer behi
   t.equal(open.state(), 'open');
   open.stop();
   const closed = createRuntimeCircuit(small);
-  const late = Array.from({ length: 5 }, () => closed.watch(() => Promise.resolve().then(bad)));
+  const late = Array.from({ length: 5 }, () => closed.run(() => Promise.resolve().then(bad)));
   closed.stop();
   await Promise.all(late);
   t.equal(closed.state(), 'closed');

@@ -42,6 +42,12 @@ export const createAnswerProxy = async (target: URL) => {
     set: (next: Mode) => {
       mode = next;
     },
+    /** Connections that are under way through it. */
+    connections: () => sockets.size / 2,
+    /** Cuts the connections of now. */
+    cut: () => {
+      for (const socket of sockets) socket.destroy();
+    },
     close: () => {
       for (const socket of sockets) socket.destroy();
       return new Promise<void>((resolve) => server.close(() => resolve()));

@@ -49,7 +49,13 @@ export interface Api {
 
 type Overrides = {
   [Section in 'http' | 'viewers' | 'auth' | 'database']?: Partial<Config[Section]>;
-} & { bodyDeadlineMs?: number; db?: ServerDeps['db']; now?: () => number; production?: boolean };
+} & {
+  bodyDeadlineMs?: number;
+  db?: ServerDeps['db'];
+  wrap?: (pool: DatabasePool) => ServerDeps['db'];
+  now?: () => number;
+  production?: boolean;
+};
 
 /** A real server on free ports, on a database of its own, with a directory that stands in for the actors. */
 export async function createApi(owner: Owner, overrides: Overrides = {}): Promise<Api> {
@@ -71,7 +77,7 @@ export async function createApi(owner: Owner, overrides: Overrides = {}): Promis
   const directory = createFakeDirectory();
   const server = await createServer({
     config,
-    db: overrides.db ?? pool,
+    db: overrides.db ?? overrides.wrap?.(pool) ?? pool,
     directory,
     metrics,
     log: createLogger({

@@ -11,7 +11,7 @@ import {
   type ThreadManner,
 } from './scripted-thread.js';
 
-type RuntimeEndpoint = 'invoke' | 'state' | 'cancel' | 'cleanup' | 'stream';
+type RuntimeEndpoint = 'invoke' | 'state' | 'cancel' | 'cleanup' | 'stream' | 'ready';
 
 /** A request as it arrived, streams included. */
 export interface ScriptedRequest {
@@ -49,6 +49,7 @@ export interface RuntimeScript extends Partial<ThreadManner> {
   state?: Answering;
   cancel?: Answering;
   cleanup?: Answering;
+  ready?: (request: ScriptedRequest) => ScriptedAnswer | Promise<ScriptedAnswer>;
   /** Instead of the upgrade: an HTTP status, `hang`, `cut`. */
   upgrade?: Answering;
   /** Instead of the thread's log: speaks by itself on the opened socket. */
@@ -83,6 +84,7 @@ const routes: readonly [RegExp, string, RuntimeEndpoint][] = [
   [/^\/deepagents-runtime\/cancel\/([^/]+)$/, 'POST', 'cancel'],
   [/^\/deepagents-runtime\/cleanup\/([^/]+)$/, 'DELETE', 'cleanup'],
   [/^\/deepagents-runtime\/stream\/([^/]+)$/, 'GET', 'stream'],
+  [/^\/ready()$/, 'GET', 'ready'],
 ];
 
 /** A runtime in this process, on real sockets, that answers as protocol.md §1 says unless the script says otherwise. */
@@ -130,6 +132,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
 
   const healthy = (request: ScriptedRequest): ScriptedAnswer => {
     if (request.endpoint === 'invoke') return start(request);
+    if (request.endpoint === 'ready') return { status: 200, body: { status: 'ready' } };
     const thread = threads.get(request.threadId);
     if (thread === undefined) return problem(404, 'thread_not_found');
     if (request.endpoint === 'state') return { status: 200, body: thread.state() };
@@ -152,7 +155,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
       response.once('close', () => {
         request.aborted = !response.writableFinished;
       });
-      await answer(response, script[request.endpoint]?.(request) ?? healthy(request));
+      await answer(response, (await script[request.endpoint]?.(request)) ?? healthy(request));
     })().catch(() => message.socket.destroy());
   });
   server.on('connection', (socket) => {

@@ -44,6 +44,8 @@ export interface RunStore {
     status: 'queued' | 'running',
     deadlineMs: number,
   ): Promise<'inserted' | 'known' | 'gone'>;
+  /** Whether the job was taken before: `gone` where it was cleaned up since, null where nothing is known of it. */
+  fateOf(threadId: string): Promise<'known' | 'gone' | null>;
   /** Marks a run running; the milliseconds that are left to it, or null where it must not start. */
   markRunning(run: StartableRun, deadlineMs: number): Promise<{ leftMs: number } | null>;
   /** The final status: false where the row is cleaned up or another process's. Repeating it is harmless. */
@@ -84,7 +86,18 @@ interface StartableColumns {
 
 /** The store on PostgreSQL. */
 export function createRunStore({ pool }: { pool: pg.Pool }): RunStore {
+  const fateOf = async (threadId: string): Promise<'known' | 'gone' | null> => {
+    const { rows } = await pool.query<{ gone: boolean }>(
+      'SELECT tombstone_at IS NOT NULL AS gone FROM runs WHERE thread_id = $1',
+      [threadId],
+    );
+    if (rows[0] === undefined) return null;
+    return rows[0].gone ? 'gone' : 'known';
+  };
+
   return {
+    fateOf,
+
     async insert(run, status, deadlineMs) {
       const { rowCount } = await pool.query({
         name: 'insert_run',
@@ -96,11 +109,7 @@ export function createRunStore({ pool }: { pool: pg.Pool }): RunStore {
       });
       if (rowCount === 1) return 'inserted';
       // A statement of its own: the conflicting row may have been committed after the first one began.
-      const known = await pool.query<{ gone: boolean }>(
-        'SELECT tombstone_at IS NOT NULL AS gone FROM runs WHERE thread_id = $1',
-        [run.threadId],
-      );
-      return known.rows[0]?.gone === true ? 'gone' : 'known';
+      return (await fateOf(run.threadId)) ?? 'known';
     },
 
     async markRunning(run, deadlineMs) {

@@ -72,8 +72,10 @@ export function createRunIntake(
     await looks.get(threadId);
     const hasRoom = queue.hasRoom;
     if (!hasRoom && queue.length >= limits.queueLimit) {
-      // A repeat of a job that is known is answered all the same.
-      if ((await reached(() => store.find(threadId))) !== null) return { threadId };
+      // A job that was here before gets its answer all the same: "not now" would have it sent again, for ever if it is gone.
+      const fate = await reached(() => store.fateOf(threadId));
+      if (fate === 'known') return { threadId };
+      if (fate === 'gone') throw gone();
       throw new Problem('queue_full', 'Too many jobs wait for a start');
     }
     const run = { threadId, input, traceId: request.trace_id, traceparent };
@@ -83,7 +85,7 @@ export function createRunIntake(
       void settleDoubt(threadId);
       throw thrown;
     });
-    if (written === 'gone') throw new Problem('thread_gone', 'This job was cleaned up');
+    if (written === 'gone') throw gone();
     if (written === 'inserted')
       supervisor.start({ ...run, epoch: 1, generation: 1, cancelled: false }, hasRoom);
     else logger.info({ thread_id: threadId }, 'job known already');
@@ -106,6 +108,8 @@ export function createRunIntake(
     stop: () => stopping.abort(),
   };
 }
+
+const gone = () => new Problem('thread_gone', 'This job was cleaned up');
 
 /** @throws {Problem} not_ready, where PostgreSQL cannot be asked. */
 export async function reached<T>(statement: () => Promise<T>): Promise<T> {

@@ -159,6 +159,9 @@ test('A run ends in one of the ways that the contract names', async (t) => {
         200,
         'a repeat is no new job',
       );
+      await runtime.cleanUp('q0');
+      const gone = { status: 410, body: { code: 'thread_gone' } };
+      t.match(await runtime.invoke(named('listen', { job_id: 'q0' })), gone, 'nor one that was cleaned up');
       t.equal((await runtime.state('q4')).body.status, 'running');
       const metrics = await runtime.request('/metrics');
       t.ok(String(metrics.body).includes('deepagents_runtime_queue_length 2'));

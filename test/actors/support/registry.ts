@@ -1,7 +1,7 @@
 import { trace } from '@opentelemetry/api';
 import type { CommonQueryMethods } from 'slonik';
 import { createThreadRegistry } from '../../../src/actors/thread-registry.js';
-import { loadConfig } from '../../../src/config.js';
+import { type Config, loadConfig } from '../../../src/config.js';
 import { createFrameCounts } from '../../../src/streams/frame-counts.js';
 import { createWindowBudget } from '../../../src/streams/replay-window.js';
 import { createDeepAgentsRuntimeClient } from '../../../src/streams/runtime-client.js';
@@ -23,12 +23,19 @@ export function createRegistry(
     node: string;
     /** Instead of the runtime's own streams. */
     frames?: (real: RuntimeFrames) => RuntimeFrames;
+    config?: { [Section in 'runs' | 'runtime' | 'database']?: Partial<Config[Section]> };
+    circuitOpenMs?: number;
   },
 ) {
   const clock = { ahead: 0 };
   const now = () => performance.now() + clock.ahead;
   const base = loadConfig({ JWT_SECRET: 'x'.repeat(32) });
-  const config = { ...base, runs: { ...base.runs, reconnectBaseMs: 10, reconnectMaxMs: 50 } };
+  const config = {
+    ...base,
+    runs: { ...base.runs, reconnectBaseMs: 10, reconnectMaxMs: 50, ...parts.config?.runs },
+    runtime: { ...base.runtime, ...parts.config?.runtime },
+    database: { ...base.database, ...parts.config?.database },
+  };
   const metrics = createMetrics({ processMetrics: false });
   const log = createLogger({ level: 'silent', production: true });
   const client = createDeepAgentsRuntimeClient({
@@ -39,6 +46,7 @@ export function createRegistry(
     log,
     random: Math.random,
     now,
+    ...(parts.circuitOpenMs === undefined ? {} : { circuitOpenMs: parts.circuitOpenMs }),
   });
   const real = createRuntimeFrames({
     open: ({ threadId, position }) =>
@@ -70,5 +78,5 @@ export function createRegistry(
     await registry.stop();
     client.stop();
   });
-  return { registry, client, topics, clock, cleanUps };
+  return { registry, client, topics, clock, config, cleanUps };
 }
