@@ -7,6 +7,7 @@ import { FrameKind } from '../../src/streams/frame-batch.js';
 import { createRuntimeFrames } from '../../src/streams/runtime-socket.js';
 import type { StreamPosition } from '../../src/streams/stream-position.js';
 import type { SocketSignal } from '../../src/streams/stream-signals.js';
+import { until } from '../support/until.js';
 
 /** One connection to a real server; `said` names what came, a read of three frames is `frames:3`. */
 async function connect(
@@ -112,8 +113,11 @@ test('a peer that does not answer pings is taken for dead', async (t) => {
 });
 
 test('a peer that answers pings may be silent', async (t) => {
-  const { said } = await connect(t.teardown, () => undefined, { pingIntervalMs: 20 });
-  await wait(200);
+  let pings = 0;
+  const { said } = await connect(t.teardown, (socket) => socket.on('ping', () => pings++), {
+    pingIntervalMs: 1_000,
+  });
+  await until(() => pings === 3);
   t.same(said, ['connected']);
 });
 
