@@ -25,8 +25,9 @@ export async function createHouse(
   /** A refinement that runs, its run and a viewer of it. */
   const running = async (on: Replica = replica) => {
     const started = await startRefinement(on, 'ann');
-    const thread = runtime.threads.get(started.threadId);
-    if (thread === undefined) throw new Error('the run was not started');
+    // It is answered after 5 s, whether or not the runtime knows of the run by then.
+    await eventually('the run is there', () => runtime.threads.has(started.threadId));
+    const thread = runtime.threads.get(started.threadId) as ScriptedThread;
     const watcher = await on.watch('ann', started.threadId);
     return { ...started, thread, watcher };
   };
