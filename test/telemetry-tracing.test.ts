@@ -98,9 +98,7 @@ test('a collector gets the spans at the stop, and one that is away holds nothing
   collector.closeAllConnections();
   await once(collector, 'close');
 
-  const lost = createTracing({ serviceName: 'ide', otlpEndpoint: `http://127.0.0.1:${port}` });
+  const lost = createTracing({ serviceName: 'ide', otlpEndpoint: 'http://127.0.0.1:1' });
   await withSpan(lost.tracer, 'x', {}, async () => undefined);
-  const began = performance.now();
-  await lost.stop();
-  t.ok(performance.now() - began < 10_000);
+  await t.resolves(lost.stop());
 });

@@ -45,7 +45,7 @@ t.test(
     t.equal(registry.runtimeRetryAfterSeconds(), null);
     breaks = false;
     await registry.start();
-    await until(() => registry.counts().completed === 1, 8_000);
+    await until(() => registry.counts().completed === 1);
     t.strictSame(registry.counts(), { completed: 1 });
     const again = topics.join();
     await registry.attach(row.threadId, again, {});

@@ -240,9 +240,9 @@ t.test('of a transcript over the limit the newest part is kept', async (t) => {
 });
 
 t.test('a stop lets what was begun be completed, and begins nothing', async (t) => {
-  const { keeper, transcript, stored, sent } = await house(t, 40, 100_000);
+  const { keeper, transcript, stored, sent } = await house(t, 12, 100_000);
   const stops = keeper();
-  const completed = stops.complete(transcript(30));
+  const completed = stops.complete(transcript(9));
   await stops.stop();
   t.strictSame(await stored(), { frames: sent(1), incomplete: false });
   await completed;
@@ -273,7 +273,7 @@ t.test('runs that end at once are worked on four at a time, and every one in its
       async read() {
         most = Math.max(most, ++reading);
         reads++;
-        for (let tries = 0; most < 4 && tries < 400; tries++) await wait(5);
+        for (let tries = 0; most < 4 && tries < 4_000; tries++) await wait(5);
         await wait(5);
         reading--;
         return { frames: [], rest: 'away' };

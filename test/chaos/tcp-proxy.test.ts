@@ -4,6 +4,7 @@ import net from 'node:net';
 import { setTimeout as wait } from 'node:timers/promises';
 import tap, { type Test } from 'tap';
 import { createTcpProxy } from '../../chaos/tcp-proxy.js';
+import { nextKeptPort } from '../support/same-port.js';
 
 /** A server that says back what it hears, and a proxy before it. */
 async function open(t: Test) {
@@ -16,7 +17,7 @@ async function open(t: Test) {
   server.listen({ port: 0, host: '127.0.0.1' });
   await once(server, 'listening');
   const targetPort = (server.address() as net.AddressInfo).port;
-  const proxy = await createTcpProxy({ port: 0, targetPort });
+  const proxy = await createTcpProxy({ port: await nextKeptPort(), targetPort });
   t.teardown(async () => {
     await proxy.close();
     for (const socket of taken) socket.destroy();

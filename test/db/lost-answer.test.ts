@@ -7,6 +7,7 @@ import { commitPhase, findTransition } from '../../src/db/run-progress.js';
 import { createAnswerProxy } from '../support/answer-proxy.js';
 import { createTestDatabase } from '../support/database.js';
 import { fenceOf, seedCompleted, seedProposal, seedWorkflow } from '../support/seed.js';
+import { eventually, until } from '../support/until.js';
 
 const { pool, url } = await createTestDatabase(t);
 
@@ -30,6 +31,7 @@ for (const mode of ['swallow_and_cut', 'swallow'] as const) {
       seen = error;
     });
     t.ok(isUnknownOutcome(seen), String(seen));
+    await until(async () => (await findTransition(pool, fence)) !== null);
     t.same(await findTransition(pool, fence), { version: 2 }, 'it did happen');
     proxy.set('pass');
     if (mode === 'swallow_and_cut') {
@@ -76,14 +78,13 @@ t.test('a backend that is killed before its commit leaves no transition', async 
   const killer = new pg.Client({ connectionString: url });
   await killer.connect();
   const waiting = commitPhase(pool, fence, opened).catch((error: unknown) => error);
-  let killed = 0;
-  while (killed === 0) {
+  await eventually('a commit that waits, and is killed', async () => {
     const { rowCount } = await killer.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%commit_phase%'`,
     );
-    killed = rowCount ?? 0;
-  }
+    return rowCount === 1;
+  });
   t.ok(isUnknownOutcome(await waiting));
   await blocker.query('ROLLBACK');
   await Promise.all([blocker.end(), killer.end()]);

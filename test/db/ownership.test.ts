@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import t from 'tap';
 import { z } from 'zod';
@@ -24,16 +23,10 @@ import { noRow } from '../../src/db/statement.js';
 import { clearTakenOver, giveUpOwned } from '../../src/db/threads.js';
 import { createTestDatabase } from '../support/database.js';
 import { completeWith, fenceOf, seedProposal, seedWorkflow } from '../support/seed.js';
+import { eventually, until } from '../support/until.js';
 
 const { pool, url } = await createTestDatabase(t);
 
-const until = async (what: () => boolean | Promise<boolean>): Promise<boolean> => {
-  for (let tries = 0; tries < 300; tries++) {
-    if (await what()) return true;
-    await sleep(20);
-  }
-  return false;
-};
 const beats = z.object({ id: z.string(), name: z.string(), beat: z.number(), reachable: z.boolean() });
 const nodes = () =>
   pool.any(
@@ -206,7 +199,7 @@ t.test('a viewer is let in and out by the owner, and open sockets can find out',
   t.equal(await revokeViewer(pool, change), 'ok');
   t.equal(await findProposalFor(pool, { ...change, userId: 'vic' }), null);
   t.match(await readThread(pool, row), { accessVersion: 3, version: 3 });
-  t.ok(await until(() => heard.length >= 2));
+  await eventually('both are heard', () => heard.length >= 2);
   await listener.stop();
   t.same(heard, [row.threadId, row.threadId]);
 });
@@ -226,10 +219,10 @@ t.test('a listener that lost its connection comes back and says so (rule 11)', a
   });
   await listener.ready;
   await killBackends('ide-orchestrator-listen');
-  t.ok(await until(() => connects === 2));
-  t.equal(warnings.length, 1);
+  await eventually('connected again', () => connects === 2);
+  t.equal(warnings[0], 'the listening connection was lost');
   await pool.query(named('notify', noRow)`SELECT pg_notify('threads', 'hello')`);
-  t.ok(await until(() => heard.includes('hello')));
+  await eventually('it hears', () => heard.includes('hello'));
   await listener.stop();
 });
 
@@ -244,7 +237,8 @@ t.test('a listener without a server waits, and can be stopped', async (t) => {
     onReconnect: () => {},
     logger: { warn: (_fields, message) => warnings.push(message) },
   });
-  t.ok(await until(() => warnings.length >= 2));
+  await until(() => warnings.length >= 2);
+  t.ok(warnings.length >= 2, 'it tries again');
   await listener.stop();
   await listener.ready;
 });
@@ -256,11 +250,11 @@ t.test('the heart beats, survives its connection, and leaves when nothing names 
   const mine = async () => (await nodes()).find((node) => node.id === 'heart');
   t.match(await mine(), { name: 'pod-1', reachable: false });
   reachable = true;
-  t.ok(await until(async () => ((await mine())?.beat ?? 0) >= 1));
-  t.match(await mine(), { reachable: true });
+  await eventually('told with a beat', async () => (await mine())?.reachable === true);
+  t.ok(((await mine())?.beat ?? 0) >= 1);
   await killBackends('ide-orchestrator-beat');
   const before = (await mine())?.beat ?? 0;
-  t.ok(await until(async () => ((await mine())?.beat ?? 0) > before + 1));
+  await eventually('it beats on', async () => ((await mine())?.beat ?? 0) > before + 1);
   await heart.stop();
   t.equal(await mine(), undefined);
 });

@@ -147,19 +147,15 @@ const play = async (steps: readonly Step[]) => {
   }
 };
 
-t.test(
-  'in 600 random histories nothing is overwritten or brought back silently (rule 6)',
-  { timeout: 120_000 },
-  async (t) => {
-    const history = fc.array(step, { minLength: 3, maxLength: 9 });
-    // Eight histories at a time, each on its own workflow, share the round trips' waiting.
-    const eight = fc.asyncProperty(fc.array(history, { minLength: 8, maxLength: 8 }), async (histories) => {
-      await Promise.all(histories.map(play));
-    });
-    await fc.assert(eight, { numRuns: 75 });
-    t.pass('as the model says');
-  },
-);
+t.test('in 600 random histories nothing is overwritten or brought back silently (rule 6)', async (t) => {
+  const history = fc.array(step, { minLength: 3, maxLength: 9 });
+  // Eight histories at a time, each on its own workflow, share the round trips' waiting.
+  const eight = fc.asyncProperty(fc.array(history, { minLength: 8, maxLength: 8 }), async (histories) => {
+    await Promise.all(histories.map(play));
+  });
+  await fc.assert(eight, { numRuns: 75 });
+  t.pass('as the model says');
+});
 
 /** Each file of a draft that was written: what was there before, and under which revision. */
 const writtenSchema = z.object({
@@ -284,7 +280,6 @@ const judge = (write: Written, by: Told | undefined) => {
 
 t.test(
   'in 400 random histories at once, five on each workflow, none overwrites another and none is deadlocked (rule 5)',
-  { timeout: 120_000 },
   async (t) => {
     await noteWrites();
     const history = fc.array(step, { minLength: 3, maxLength: 7 });

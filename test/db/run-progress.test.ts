@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { listTransitions } from '../../src/db/audit.js';
 import { requestCancel } from '../../src/db/decisions.js';
@@ -17,6 +16,7 @@ import {
 } from '../../src/db/run-progress.js';
 import { createTestDatabase } from '../support/database.js';
 import { fenceOf, lastFrames, seedProposal, seedWorkflow, wireFile } from '../support/seed.js';
+import { until } from '../support/until.js';
 
 const { pool, url } = await createTestDatabase(t);
 
@@ -171,7 +171,7 @@ t.test('every commit is heard by a listener (rule 11)', async (t) => {
   const failed = await seedProposal(pool, workflow);
   await requestCancel(pool, { ...workflow, proposalId: failed.proposalId });
   await commitFailed(pool, { ...fenceOf(failed), version: 2 }, failure);
-  for (let tries = 0; heard.length < 8 && tries < 100; tries++) await sleep(10);
+  await until(() => heard.length >= 8);
   await listener.stop();
   t.same(
     heard,

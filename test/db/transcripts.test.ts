@@ -53,11 +53,13 @@ const ended = async (transcript: TranscriptOfEnd = lacking): Promise<ThreadRow> 
 };
 const writerOf = (row: ThreadRow) => ({ proposalId: row.proposalId, generation: row.ownerGeneration });
 
-/** Seconds from now until each clean-up of the proposal is due, by attempt. */
+/** For how many seconds after the end, or the decision, each clean-up of the proposal is put off, by attempt; 0 = it is due. */
 const waits = async ({ proposalId }: { proposalId: string }) => [
   ...(await pool.anyFirst(sql.type(z.object({ wait: z.number() }))`
-    SELECT round(extract(epoch FROM o.due_at - now()))::integer AS wait
-    FROM outbox o JOIN attempts a USING (job_id) WHERE a.proposal_id = ${proposalId} ORDER BY a.attempt`)),
+    SELECT CASE WHEN o.due_at <= now() THEN 0
+           ELSE round(extract(epoch FROM o.due_at - greatest(a.ended_at, p.resolved_at)))::integer END AS wait
+    FROM outbox o JOIN attempts a USING (job_id) JOIN proposals p ON p.id = a.proposal_id
+    WHERE a.proposal_id = ${proposalId} ORDER BY a.attempt`)),
 ];
 const fallDue = ({ proposalId }: { proposalId: string }) =>
   pool.query(sql.type(z.object({}))`

@@ -98,12 +98,12 @@ t.test('on the real runtime', async (t) => {
   });
 
   await t.test('a runtime that is killed in the middle of a run goes on in a new epoch', async (t) => {
-    const { proposalId, threadId } = await startRefinement(replica, 'ann', files, `${wish} [[slow:15]]`);
+    const { proposalId, threadId } = await startRefinement(replica, 'ann', files, `${wish} [[slow:40]]`);
     const watcher = await replica.watch('ann', threadId);
     await watcher.until('on_llm_stream', 30);
     await runtime.kill();
-    t.match(await watcher.until('on_reset', 1, 30_000), { data: { epoch: '1.2' } });
-    await watcher.until('end', 1, 30_000);
+    t.match(await watcher.until('on_reset'), { data: { epoch: '1.2' } });
+    await watcher.until('end');
     const proposal = await get('ann', `/api/proposals/${proposalId}`);
     t.match(proposal, { status: 'completed', attempt: 1 });
     t.match(proposal.generated_files['/definition.json'].content.join('\n'), /web_search/);

@@ -3,8 +3,12 @@ import t from 'tap';
 import { findFreePort } from '../../src/embedded/free-port.js';
 
 t.test('a remembered port is used again while nobody else listens there', async (t) => {
-  const port = await findFreePort();
-  t.equal(await findFreePort(port), port);
+  const usesAgain = async () => {
+    const port = await findFreePort();
+    return (await findFreePort(port)) === port;
+  };
+  // Somebody else may take it just then.
+  t.ok((await usesAgain()) || (await usesAgain()) || (await usesAgain()));
 });
 
 t.test('a remembered port that is taken is replaced by another', async (t) => {

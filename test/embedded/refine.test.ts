@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { type RefineOptions, refine } from '../../scripts/refine/refine.js';
+import { eventually } from '../support/until.js';
 import { type Step, startScriptedOrchestrator, subscribed } from './scripted-orchestrator.js';
 
 const id = randomUUID();
@@ -43,6 +44,7 @@ const runClient = async (
   script: Parameters<typeof startScriptedOrchestrator>[0],
   options: Partial<RefineOptions> = {},
   answers: (string | undefined)[] = [],
+  giveUpAfterMs = 60_000,
 ) => {
   const server = await startScriptedOrchestrator(script);
   t.teardown(() => server.stop());
@@ -55,8 +57,8 @@ const runClient = async (
     {
       terminal: { write, colours: false },
       ask: async () => answers.shift(),
-      retryForMs: 2_000,
-      stream: { backoffMs: 10, giveUpAfterMs: 500 },
+      retryForMs: 60_000,
+      stream: { backoffMs: 10, giveUpAfterMs },
     },
   );
   return { server, done, output: () => output };
@@ -167,8 +169,9 @@ t.test('a refusal for good ends the client at once', async (t) => {
   await t.rejects(gone.done, { message: /there is no such refinement/ });
   const expired = await runClient(t, { connections: [[subscribed(id), { close: 4401 }]] });
   await t.rejects(expired.done, { message: /the token has expired/ });
-  const away = await runClient(t, { connections: [] });
-  setTimeout(() => void away.server.stop(), 100);
+  const away = await runClient(t, { connections: [] }, {}, [], 500);
+  await eventually('a connection', () => away.server.positions.length > 0);
+  await away.server.stop();
   await t.rejects(away.done, { message: /could not be opened again/ });
 });
 

@@ -1,10 +1,10 @@
 import fs from 'node:fs';
-import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pino from 'pino';
 import t from 'tap';
 import { processIdentityOf } from '../../src/embedded/process-identity.js';
 import { runtimeEnvironmentOf, startRuntimeProcess } from '../../src/embedded/runtime-process.js';
+import { eventually } from '../support/until.js';
 
 const entry = fileURLToPath(new URL('./stand-in-runtime.js', import.meta.url));
 const log = pino({ level: 'silent' });
@@ -23,14 +23,12 @@ interface Told {
 const ask = async (url: string): Promise<Told> => (await (await fetch(url)).json()) as Told;
 
 const askUntilAnswered = async (url: string): Promise<Told> => {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return await ask(url);
-    } catch (error) {
-      if (tries === 100) throw error;
-      await wait(50);
-    }
-  }
+  let told: Told | null = null;
+  await eventually('an answer', async () => {
+    told = await ask(url).catch(() => null);
+    return told !== null;
+  });
+  return told as unknown as Told;
 };
 
 t.test('the runtime is handed out when it is ready, with an environment that was built for it', async (t) => {

@@ -2,12 +2,12 @@ import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
 import t from 'tap';
 import { coverageOf } from '../../scripts/suite/coverage.js';
 import { groupTests } from '../../scripts/suite/groups.js';
 import { endLeftovers, findLeftovers, markerName } from '../../scripts/suite/leftovers.js';
 import { countResults } from '../../scripts/suite/results.js';
+import { until } from '../support/until.js';
 
 t.test('coverage is judged per folder, with files that no test loads as not covered', async (t) => {
   const root = t.testdir({
@@ -65,7 +65,7 @@ t.test(
     const marker = randomUUID();
     const child = spawn('sleep', ['60'], { detached: true, stdio: 'ignore', env: { [markerName]: marker } });
     t.teardown(() => child.kill('SIGKILL'));
-    await wait(50);
+    await until(() => findLeftovers(marker).some(({ command }) => command === 'sleep 60'));
     const found = findLeftovers(marker);
     t.match(found, [{ pid: child.pid, command: 'sleep 60' }]);
     endLeftovers(found);
@@ -75,15 +75,13 @@ t.test(
   },
 );
 
-t.test('preparing a clone that is ready takes no time and says nothing', async (t) => {
+t.test('preparing a clone that is ready starts nothing and says nothing', async (t) => {
   // The suite itself was prepared a moment ago, so this is the case that every start meets.
   const script = path.resolve('scripts', 'prepare.mjs');
   t.ok(fs.existsSync(script));
   const { installReason, isBuilt } = (await import(script)) as Record<string, () => unknown>;
-  const started = performance.now();
   t.equal(installReason?.(), undefined);
-  isBuilt?.();
-  t.ok(performance.now() - started < 3_000);
+  t.type(isBuilt?.(), 'boolean', 'at once, from files alone');
 });
 
 t.test('test files of one folder share processes, each file in one of them', async (t) => {

@@ -3,7 +3,8 @@ import t from 'tap';
 import { z } from 'zod';
 import { startRefinement, untilStatus } from '../support/replica.js';
 import type { ScriptedRequest } from '../support/scripted-runtime.js';
-import { createHouse, eventually } from './support/house.js';
+import { eventually } from '../support/until.js';
+import { createHouse } from './support/house.js';
 
 const nothing = z.object({});
 const jobsOf = (requests: readonly ScriptedRequest[]) => requests.map(({ threadId }) => threadId);
@@ -19,7 +20,10 @@ t.test(
       const house = await createHouse(t, { invoke: () => (++times <= 2 ? manner : undefined) }, config);
       const { proposalId, threadId } = await startRefinement(house.replica, 'ann');
       const thread = await house.attempt(1);
-      t.strictSame(jobsOf(house.runtime.requestsOf('invoke')), [threadId, threadId, threadId], manner);
+      const jobs = jobsOf(house.runtime.requestsOf('invoke'));
+      // On a busy machine the answer, too, may be later than the deadline.
+      t.strictSame(jobs.slice(0, 3), [threadId, threadId, threadId], manner);
+      t.ok(manner === 'hang' || jobs.length === 3);
       const [first, ...others] = house.runtime.requestsOf('invoke').map(({ body }) => body);
       for (const body of others) t.strictSame(body, first, 'the same input');
       thread.pushFiles({ '/a.md': 'two' });
@@ -213,12 +217,16 @@ t.test(
 t.test('a cancel that was committed before the completion wins', async (t) => {
   const house = await createHouse(t);
   const { proposalId, thread, watcher } = await house.running();
+  let answer = () => {};
+  const after = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
   const asked = new Promise<void>((resolve) => {
     house.runtime.script.state = () => {
       resolve();
       return {
         status: 200,
-        delayMs: 500,
+        after,
         body: {
           thread_id: thread.id,
           status: 'completed',
@@ -232,6 +240,7 @@ t.test('a cancel that was committed before the completion wins', async (t) => {
   thread.end();
   await asked;
   t.equal((await house.replica.call('ann', 'POST', `/api/proposals/${proposalId}/cancel`)).status, 202);
+  answer();
   await watcher.closed;
   t.match(await house.proposal(proposalId), { status: 'failed', error: { code: 'cancelled' } });
   t.match(watcher.frames.slice(-2), [
@@ -245,10 +254,14 @@ t.test('a cancel that is committed while the end of a run is looked for wins (ru
     const house = await createHouse(t);
     const { proposalId, thread, watcher } = await house.running();
     const body = { thread_id: thread.id, status: 'completed', result: null, generated_files: {} };
+    let answer = () => {};
+    const after = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
     const asked = new Promise<void>((resolve) => {
       house.runtime.script.state = () => {
         resolve();
-        return manner === 'away' ? 'cut' : { status: 200, delayMs: 500, body };
+        return manner === 'away' ? 'cut' : { status: 200, after, body };
       };
     });
     thread.push('on_llm_stream', { content: 'a' });
@@ -259,28 +272,31 @@ t.test('a cancel that is committed while the end of a run is looked for wins (ru
       202,
       manner,
     );
-    t.match(await watcher.until('error', 1, 5_000), { data: { code: 'cancelled' } }, manner);
+    answer();
+    t.match(await watcher.until('error'), { data: { code: 'cancelled' } }, manner);
     t.match(await watcher.until('end'), { data: { status: 'failed' } });
     t.match(await house.proposal(proposalId), { status: 'failed', error: { code: 'cancelled' } });
   }
 });
 
 t.test('the total deadline ends what invokes, what streams and what is being tried again', async (t) => {
-  const short = { runs: { totalMs: 1_500 } };
-  const hanging = { runs: { totalMs: 1_500, startWaitMs: 50 } };
-  const invoking = await createHouse(t, { invoke: () => 'hang' }, hanging);
-  const first = await startRefinement(invoking.replica, 'ann');
-  const streaming = await createHouse(t, {}, short);
-  const second = await streaming.running();
-  second.thread.pushFiles({ '/a.md': 'half' });
-  const waiting = { totalMs: 3_000, retryBaseMs: 1e9, retryMaxMs: 1e9 };
-  const retrying = await createHouse(t, {}, { runs: waiting });
+  // Enough for each to be where its time is to end.
+  const totalMs = 6_000;
+  const invoking = await createHouse(t, { invoke: () => 'hang' }, { runs: { totalMs, startWaitMs: 50 } });
+  const streaming = await createHouse(t, {}, { runs: { totalMs } });
+  const slow = { retryBaseMs: 1e9, retryMaxMs: 1e9 };
+  const retrying = await createHouse(t, {}, { runs: { totalMs, ...slow } });
+  const away = await createHouse(t, {}, { runs: { totalMs } });
+  const fourth = await away.running();
+  await away.runtime.goAway();
+  await fourth.watcher.until('on_reconnecting');
   const third = await retrying.running();
   third.thread.fail('model_error', 'No.', true);
   await third.watcher.until('on_retry');
-  const away = await createHouse(t, {}, short);
-  const fourth = await away.running();
-  await away.runtime.goAway();
+  const second = await streaming.running();
+  second.thread.pushFiles({ '/a.md': 'half' });
+  await second.watcher.until('on_state_update');
+  const first = await startRefinement(invoking.replica, 'ann');
   t.match(await untilStatus(invoking.replica, first.proposalId, 'failed'), {
     error: { code: 'runtime_unavailable' },
   });

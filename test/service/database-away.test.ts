@@ -5,13 +5,16 @@ import t, { type Test } from 'tap';
 import { z } from 'zod';
 import { createOwnPostgres } from '../support/own-postgres.js';
 import type { Client, Replica } from '../support/replica.js';
-import { createHouse, eventually, type House, numberedTexts } from './support/house.js';
+import { eventually, PATIENCE_MS } from '../support/until.js';
+import { createHouse, type House, numberedTexts } from './support/house.js';
 
 const server = await createOwnPostgres(t);
+/** Of a request that asks the database. */
+const deadlineMs = 12_000;
 
 /** Two replicas on the server that is to be ill-treated. */
-async function twoReplicas(t: Test, config: Parameters<typeof createHouse>[2] = {}) {
-  const house = await createHouse(t, {}, config, server);
+async function twoReplicas(t: Test, queryDeadlineMs = deadlineMs) {
+  const house = await createHouse(t, {}, { database: { queryDeadlineMs } }, server);
   const other = await house.more();
   // Whatever a failed assertion left frozen would hold up the stop.
   t.teardown(() => server.thaw());
@@ -87,39 +90,37 @@ async function goOnWithout(t: Test, runs: readonly Run[]) {
   }
 }
 
-const timed = async <T>(work: Promise<T>) => {
-  const from = performance.now();
-  const result = await work;
-  return { result, tookMs: performance.now() - from };
-};
-const readiness = (replica: Client) => timed(fetch(`${replica.url}/ready`));
-const asked = (replica: Client) => timed(replica.call('ann', 'GET', '/api/workflows'));
+const readiness = (replica: Client) => fetch(`${replica.url}/ready`);
+const asked = (replica: Client) => replica.call('ann', 'GET', '/api/workflows');
 
-/** Not ready within 2 s, and requests are told so long before their deadline of 10 s. */
+/** Not ready, and requests are told so, before a request would be at its own deadline. */
 async function saysSo(t: Test, replicas: readonly Client[], word: RegExp) {
+  let late = false;
+  const deadline = setTimeout(() => {
+    late = true;
+  }, deadlineMs);
   await Promise.all(
     replicas.map(async (replica) => {
       const [ready, request] = await Promise.all([readiness(replica), asked(replica)]);
-      t.equal(ready.result.status, 503);
-      t.ok(ready.tookMs < 4_000, `ready said so after ${Math.round(ready.tookMs)} ms`);
-      t.match(await ready.result.json(), { status: 'not_ready', postgresql: word });
-      t.match(request.result, { status: 503, body: { code: 'database_unavailable' } });
-      t.ok(Number(request.result.headers.get('retry-after')) > 0);
-      t.ok(request.tookMs < 6_000, `a request was told after ${Math.round(request.tookMs)} ms`);
+      t.equal(ready.status, 503);
+      t.match(await ready.json(), { status: 'not_ready', postgresql: word });
+      t.match(request, { status: 503, body: { code: 'database_unavailable' } });
+      t.ok(Number(request.headers.get('retry-after')) > 0);
     }),
   );
+  clearTimeout(deadline);
+  t.notOk(late, 'nobody waited for the deadline');
 }
 
 async function healed(replicas: readonly Client[]) {
   for (const replica of replicas) {
-    await eventually('ready again', async () => (await readiness(replica)).result.status === 200);
-    await eventually('answers again', async () => (await asked(replica)).result.status === 200);
+    await eventually('ready again', async () => (await readiness(replica)).status === 200);
+    await eventually('answers again', async () => (await asked(replica)).status === 200);
   }
 }
 
 t.test(
   'a frozen PostgreSQL stops no stream, fails requests fast, and when it goes on every end is committed once (rule 17)',
-  { timeout: 60_000 },
   async (t) => {
     const { house, other } = await twoReplicas(t);
     const runs = await runOnEach(house, other);
@@ -127,9 +128,8 @@ t.test(
     server.freeze();
     await goOnWithout(t, runs);
     await saysSo(t, [house.replica, other], /slow|down/);
-    const fast = await asked(house.replica);
-    t.match(fast.result, { status: 503, body: { code: 'database_unavailable' } });
-    t.ok(fast.tookMs < 1_500, 'who comes later is not made to wait at all');
+    const refused = { status: 503, body: { code: 'database_unavailable', detail: /nothing was changed/ } };
+    t.match(await asked(house.replica), refused, 'who comes later is not even let in to wait');
     // Longer than the 3 s after which a beat that stands still is a death.
     await wait(Math.max(0, frozenAt + 4_500 - performance.now()));
     server.thaw();
@@ -138,37 +138,38 @@ t.test(
   },
 );
 
-t.test(
-  'a replica that is stopped while PostgreSQL is frozen ends all the same',
-  { timeout: 60_000 },
-  async (t) => {
-    const { house, other } = await twoReplicas(t);
-    const [run] = await runOnEach(house, other);
-    server.freeze();
-    const stopped = house.replica.stop().then(() => 'stopped');
-    const first = await Promise.race([stopped, wait(15_000, 'still stopping', { ref: false })]);
-    t.equal(first, 'stopped');
-    t.equal((await run?.watcher.closed)?.code, 1012);
-    server.thaw();
-    await stopped;
-  },
-);
+t.test('a replica that is stopped while PostgreSQL is frozen ends all the same', async (t) => {
+  const { house, other } = await twoReplicas(t);
+  const [run] = await runOnEach(house, other);
+  server.freeze();
+  const stopped = house.replica.stop().then(() => 'stopped');
+  const first = await Promise.race([stopped, wait(PATIENCE_MS, 'still stopping', { ref: false })]);
+  t.equal(first, 'stopped');
+  t.equal((await run?.watcher.closed)?.code, 1012);
+  server.thaw();
+  await stopped;
+});
 
 t.test(
   'a frozen backend holds up only those who wait for it, and costs no replica its threads (rule 12)',
-  { timeout: 60_000 },
   async (t) => {
-    const { house, other } = await twoReplicas(t, { database: { queryDeadlineMs: 1_000 } });
+    const { house, other } = await twoReplicas(t, 1_000);
     const runs = await runOnEach(house, other);
     const beats = await server.backends('ide-orchestrator-beat');
     t.equal(beats.length, 2);
     const [of] = await server.backends('ide-orchestrator');
     server.freeze([...beats.slice(0, 1), of ?? 0]);
-    const still = longestStandstill(4_500);
+    // Longer than the 3 s after which a beat that stands still is a death.
+    const long = wait(4_500);
+    const before = await beatsNow();
     endThem(runs);
     await endedOnce(t, runs);
     const more = await runOnEach(house, other);
-    t.ok((await still) < 2_500, `a beat stood still for ${Math.round(await still)} ms`);
+    await long;
+    await eventually('both hearts beat on', async () => {
+      const beating = [...(await beatsNow())].filter(([id, beat]) => beat > (before.get(id) ?? beat) + 1);
+      return beating.length === 2;
+    });
     server.thaw();
     endThem(more);
     await endedOnce(t, more);
@@ -176,27 +177,15 @@ t.test(
   },
 );
 
-/** The longest time for which the beat of a replica did not move, in so many milliseconds from now. */
-async function longestStandstill(forMs: number): Promise<number> {
+/** The beat of each replica. */
+async function beatsNow(): Promise<Map<string, number>> {
   const beatSchema = z.object({ id: z.string(), beat: z.number() });
-  const until = performance.now() + forMs;
-  const moved = new Map<string, { beat: number; at: number }>();
-  let longest = 0;
-  while (performance.now() < until) {
-    const nodes = await server.pool.any(sql.type(beatSchema)`SELECT id, beat FROM nodes`);
-    for (const { id, beat } of nodes) {
-      const before = moved.get(id);
-      if (before?.beat !== beat) moved.set(id, { beat, at: performance.now() });
-      else longest = Math.max(longest, performance.now() - before.at);
-    }
-    await wait(50);
-  }
-  return longest;
+  const nodes = await server.pool.any(sql.type(beatSchema)`SELECT id, beat FROM nodes`);
+  return new Map(nodes.map(({ id, beat }) => [id, beat]));
 }
 
 t.test(
   'a killed backend, then a server that is away: ends wait, and come once in their order (rule 17)',
-  { timeout: 60_000 },
   async (t) => {
     const { house, other } = await twoReplicas(t);
     const runs = await runOnEach(house, other);
@@ -214,7 +203,6 @@ t.test(
 
 t.test(
   'a pool whose connections all wait says so by /ready, refuses who comes, and heals by itself',
-  { timeout: 60_000 },
   async (t) => {
     const house = await createHouse(t, {}, { database: { poolSize: 3 } }, server);
     const { thread, watcher } = await house.running();
@@ -223,13 +211,9 @@ t.test(
     t.teardown(() => locker.end());
     await locker.query('BEGIN; LOCK TABLE workflows, proposals IN ACCESS EXCLUSIVE MODE');
     const waiting = [asked(house.replica), asked(house.replica)];
-    await eventually('not ready', async () => {
-      const ready = await readiness(house.replica);
-      if (ready.tookMs > 4_000) throw new Error(`ready said so after ${Math.round(ready.tookMs)} ms`);
-      return ready.result.status === 503;
-    });
-    for (const { result } of await Promise.all(waiting)) {
-      t.match(result, { status: 503, body: { code: 'database_unavailable' } });
+    await eventually('not ready', async () => (await readiness(house.replica)).status === 503);
+    for (const answer of await Promise.all(waiting)) {
+      t.match(answer, { status: 503, body: { code: 'database_unavailable' } });
     }
     thread.push('on_llm_stream', { content: 'a' });
     await watcher.until('on_llm_stream');
@@ -243,9 +227,8 @@ t.test(
 
 t.test(
   'viewers keep their sockets until nobody knows any more who may look, then are closed with 1013 (rule 17)',
-  { timeout: 60_000 },
   async (t) => {
-    const house = await createHouse(t, {}, { viewers: { accessUnknownMs: 3_000 } }, server);
+    const house = await createHouse(t, {}, { viewers: { accessUnknownMs: 8_000 } }, server);
     t.teardown(() => server.thaw());
     const { proposalId, threadId, thread, watcher } = await house.running();
     thread.push('on_llm_stream', { content: 'a' });
@@ -270,7 +253,6 @@ t.test(
 
 t.test(
   'ends that find no room while PostgreSQL is away are let go, and read again when there is some (rule 17)',
-  { timeout: 60_000 },
   async (t) => {
     const text = 'x'.repeat(8_000);
     // Each holds its state three times: there is room for two.

@@ -74,7 +74,6 @@ const outcome = z.object({
 
 t.test(
   'of 1,000 pairs of approve and reject at once, over two replicas, each has one winner and one audit row (rule 3)',
-  { timeout: 120_000 },
   async (t) => {
     const seed = { userId: 'ann', path: '/a.md', before: 'one', after: 'two' };
     const proposals = await seedManyCompleted(house.pool, { count: overHttp + byStatement, ...seed });

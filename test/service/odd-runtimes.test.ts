@@ -118,7 +118,8 @@ t.test(
 );
 
 t.test('ten thousand frames and a 5 MB state update reach a healthy viewer without a loss', async (t) => {
-  const house = await createHouse(t);
+  // Who is slow is told by the clock: on a busy machine this viewer would be, were there not room for all of it.
+  const house = await createHouse(t, {}, { viewers: { budgetBytes: 16 << 20 } });
   const { proposalId, threadId, thread, watcher } = await house.running();
   const big = 'x'.repeat(5 * 1024 * 1024);
   const total = 10_000;
@@ -129,7 +130,7 @@ t.test('ten thousand frames and a 5 MB state update reach a healthy viewer witho
     if (index % 100 === 99) await new Promise(setImmediate);
   }
   thread.end();
-  await watcher.until('end', 1, 30_000);
+  await watcher.until('end');
   await watcher.closed;
   t.notOk(watcher.kinds().includes('on_skipped'));
   t.strictSame(watcher.numbers(), counted(total + 2));

@@ -2,7 +2,8 @@ import { sql } from 'slonik';
 import t from 'tap';
 import { z } from 'zod';
 import { untilStatus } from '../support/replica.js';
-import { createHouse, eventually } from './support/house.js';
+import { eventually } from '../support/until.js';
+import { createHouse } from './support/house.js';
 
 const nothing = z.object({});
 

@@ -108,7 +108,9 @@ const invokeAnswers: [string, ScriptedAnswer, object][] = [
 ];
 for (const [title, answer, expected] of invokeAnswers) {
   test(`invoke: ${title}`, async (t) => {
-    const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: () => answer });
+    const times = answer === 'hang' ? { invokeDeadlineMs: 400 } : {};
+    const script = { invoke: () => answer };
+    const { client, runtime } = await createRuntimeClientFixture(t.teardown, script, { times });
     t.match(await client.invoke(jobOf('job')), expected);
     t.equal(runtime.requests.length, 1, 'and is never repeated here');
   });
@@ -136,15 +138,16 @@ test('invoke: a connection that is never made is a certain refusal, within a dea
   const { client } = await createRuntimeClientFixture(
     t.teardown,
     {},
-    { url: `https://127.0.0.1:${port}`, times: { handshakeTimeoutMs: 100, invokeDeadlineMs: 5_000 } },
+    { url: `https://127.0.0.1:${port}`, times: { handshakeTimeoutMs: 100 } },
   );
-  const began = performance.now();
+  // The deadline of the call itself would make it unknown.
   t.match(await client.invoke(jobOf('job')), { kind: 'refused', reason: 'unreachable' });
-  t.ok(performance.now() - began < 4_500);
 });
 
 test('a deadline aborts the request on the wire', async (t) => {
-  const { client, runtime } = await createRuntimeClientFixture(t.teardown, { invoke: () => 'hang' });
+  const script = { invoke: () => 'hang' as const };
+  const times = { invokeDeadlineMs: 400 };
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown, script, { times });
   const began = performance.now();
   t.match(await client.invoke(jobOf('job')), { kind: 'unknown', reason: 'timeout' });
   t.ok(performance.now() - began >= 395);
@@ -225,11 +228,7 @@ test('broken answers of state, cancel and cleanup are away or pending, and not r
 });
 
 test('a state of several megabytes is read whole, one over 64 MiB is not', async (t) => {
-  const { client, runtime } = await createRuntimeClientFixture(
-    t.teardown,
-    {},
-    { times: { callDeadlineMs: 10_000 } },
-  );
+  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
   const content = ['x'.repeat(5 * 1024 * 1024)];
   const state = { thread_id: 'job', status: 'completed', generated_files: { '/big.md': { content } } };
   runtime.script.state = () => ({ status: 200, body: state });

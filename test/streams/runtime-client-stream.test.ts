@@ -1,12 +1,17 @@
 import { once } from 'node:events';
-import { setTimeout as wait } from 'node:timers/promises';
 import { test } from 'tap';
 import type { WebSocket } from 'ws';
+import type { Metrics } from '../../src/telemetry/metrics.js';
 import { countOf, createRuntimeClientFixture, jobOf } from '../support/runtime-client-fixture.js';
+import { eventually, until } from '../support/until.js';
 
 const fresh = { after: null, epoch: null };
-const streams = (status: string) =>
-  `ide_orchestrator_deepagents_runtime_requests_total{endpoint="stream",status="${status}"}`;
+/** How many streams have ended their handshake so; it is counted behind the events of the socket. */
+const streams = (metrics: Metrics, status: string) =>
+  countOf(
+    metrics,
+    `ide_orchestrator_deepagents_runtime_requests_total{endpoint="stream",status="${status}"}`,
+  );
 
 test('a stream opens at a position, with the caller’s trace, and without compression', async (t) => {
   const { client, runtime, metrics, spans } = await createRuntimeClientFixture(t.teardown);
@@ -26,10 +31,12 @@ test('a stream opens at a position, with the caller’s trace, and without compr
   const [request] = runtime.requestsOf('stream');
   t.equal(request?.url, '/deepagents-runtime/stream/job?after=1&epoch=1');
   t.equal(request?.headers['sec-websocket-extensions'], undefined);
-  const span = spans.getFinishedSpans().find(({ name }) => name === 'deepagents_runtime.stream');
+  const spanOf = () => spans.getFinishedSpans().find(({ name }) => name === 'deepagents_runtime.stream');
+  await until(() => spanOf() !== undefined);
+  const span = spanOf();
   t.equal(span?.spanContext().traceId, traceId);
   t.equal(request?.headers.traceparent, `00-${traceId}-${span?.spanContext().spanId}-01`);
-  t.equal(await countOf(metrics, streams('101')), 1);
+  t.equal(await streams(metrics, '101'), 1);
 });
 
 test('a refused upgrade is counted with its status, whether or not the reader handles the answer itself', async (t) => {
@@ -42,16 +49,18 @@ test('a refused upgrade is counted with its status, whether or not the reader ha
   t.equal(response.statusCode, 503);
   request.destroy();
   socket.terminate();
-  await wait(1);
-  t.equal(await countOf(metrics, streams('404')), 1);
-  t.equal(await countOf(metrics, streams('503')), 1);
+  await until(async () => (await streams(metrics, '503')) === 1);
+  t.equal(await streams(metrics, '404'), 1);
+  t.equal(await streams(metrics, '503'), 1);
 });
 
 test('a handshake that hangs, is cut, finds nobody or is given up ends by itself, and is counted as what it was', async (t) => {
-  const { client, runtime, metrics } = await createRuntimeClientFixture(t.teardown);
+  const { client, runtime, metrics, times } = await createRuntimeClientFixture(t.teardown);
   const open = () => client.streamWebSocket({ threadId: 'job', ...fresh });
   runtime.script.upgrade = () => 'hang';
+  times.handshakeTimeoutMs = 200;
   t.match(await errorOf(open()), { message: 'Opening handshake has timed out' });
+  times.handshakeTimeoutMs = 30_000;
   const givenUp = open();
   await runtime.untilRequest('stream', 2);
   const end = errorOf(givenUp);
@@ -62,26 +71,34 @@ test('a handshake that hangs, is cut, finds nobody or is given up ends by itself
   await runtime.goAway();
   await errorOf(open());
   for (const status of ['timeout', 'aborted', 'reset', 'unreachable']) {
-    t.equal(await countOf(metrics, streams(status)), 1, status);
+    await until(async () => (await streams(metrics, status)) === 1);
+    t.equal(await streams(metrics, status), 1, status);
   }
 });
 
 test('failed handshakes do not open the circuit, and one that succeeds as the probe closes it', async (t) => {
-  const { client, runtime } = await createRuntimeClientFixture(t.teardown);
+  const { client, runtime, metrics } = await createRuntimeClientFixture(
+    t.teardown,
+    {},
+    {
+      circuitOpenMs: 0,
+      times: { invokeDeadlineMs: 2_000, callDeadlineMs: 2_000, handshakeTimeoutMs: 2_000 },
+    },
+  );
   await client.invoke(jobOf('job'));
   const open = () => client.streamWebSocket({ threadId: 'job', ...fresh });
   runtime.script.upgrade = () => ({ status: 503 });
   for (let index = 0; index < 6; index++) await errorOf(open());
-  await wait(1);
+  await until(async () => (await streams(metrics, '503')) === 6);
   t.equal(client.circuit.state(), 'closed');
   runtime.script.invoke = () => ({ status: 503 });
   for (let index = 0; index < 5; index++) await client.invoke(jobOf('other'));
   t.equal(client.circuit.state(), 'open');
   delete runtime.script.upgrade;
-  await wait(600);
+  await eventually('half open', () => client.circuit.state() === 'half_open');
   const socket = open();
   await once(socket, 'open');
-  await wait(1);
+  await until(() => client.circuit.state() === 'closed');
   t.equal(client.circuit.state(), 'closed');
   socket.terminate();
 });
@@ -129,7 +146,5 @@ function lengthsOf(socket: WebSocket): number[] {
 
 async function errorOf(socket: WebSocket): Promise<Error> {
   const [error] = (await once(socket, 'error')) as [Error];
-  // The handshake is counted one turn later.
-  await wait(1);
   return error;
 }

@@ -68,12 +68,14 @@ test('another log, one that does not number or does not open, and an unknown run
 });
 
 test('a runtime that refuses, hangs or breaks off is away, and what has come by then is a part', async (t) => {
-  const { runtime, runtimeLog, run } = await createRuntimeLogFixture((end) => t.teardown(end), {}, 150);
+  const { runtime, runtimeLog, hasty, run } = await createRuntimeLogFixture((end) => t.teardown(end));
   await run('run', 1);
-  for (const instead of [{ status: 503 }, 'cut', 'hang'] as const) {
+  for (const instead of [{ status: 503 }, 'cut'] as const) {
     runtime.script.upgrade = () => instead;
     t.match(await read(runtimeLog), { numbers: [], rest: 'away' }, JSON.stringify(instead));
   }
+  runtime.script.upgrade = () => 'hang';
+  t.match(await read(hasty(100)), { numbers: [], rest: 'away' }, 'hang');
   delete runtime.script.upgrade;
   const says = (frames: string[], then: (socket: WebSocket) => void) => {
     runtime.script.stream = (socket) => {
@@ -86,7 +88,7 @@ test('a runtime that refuses, hangs or breaks off is away, and what has come by 
   says([opening(), token(1)], (socket) => socket.close(1012));
   t.match(await read(runtimeLog), { numbers: [1], rest: 'more' });
   says([opening(), token(1), token(2)], () => undefined);
-  t.match(await read(runtimeLog), { numbers: [1, 2], rest: 'more' }, 'and then it is silent');
+  t.match(await read(hasty(2_000)), { numbers: [1, 2], rest: 'more' }, 'and then it is silent');
   await runtime.goAway();
   t.match(await read(runtimeLog), { numbers: [], rest: 'away' });
 });

@@ -10,6 +10,7 @@ import type { InPlaceReads } from '../../src/streams/read-in-place.js';
 import { createRuntimeFrames } from '../../src/streams/runtime-socket.js';
 import type { StreamPosition } from '../../src/streams/stream-position.js';
 import type { SocketSignal } from '../../src/streams/stream-signals.js';
+import { until } from '../support/until.js';
 
 /** As the orchestrator opens it; `null`: everything is read by ws. */
 function clientOf(port: number, reads: InPlaceReads | null): WebSocket {
@@ -206,8 +207,11 @@ test('a peer that does not answer pings is taken for dead', async (t) => {
 });
 
 test('a peer that answers pings may be silent', async (t) => {
-  const { said } = await connect(t.teardown, () => undefined, { pingIntervalMs: 20 });
-  await wait(200);
+  let pings = 0;
+  const { said } = await connect(t.teardown, (socket) => socket.on('ping', () => pings++), {
+    pingIntervalMs: 1_000,
+  });
+  await until(() => pings === 3);
   t.same(said, ['connected']);
 });
 

@@ -1,11 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import type { DatabasePool } from 'slonik';
 import { migrate } from '../../src/db/migrate.js';
 import { createPool } from '../../src/db/pool.js';
+import { until } from './until.js';
 
 /** The part of a tap test that is needed here. */
 interface Owner {
@@ -20,6 +20,8 @@ export interface TestDatabase {
 
 const FOLDER = fileURLToPath(new URL('../../../sql', import.meta.url));
 const TEMPLATE_LOCK = 8_364_201;
+/** A backend that sleeps in a statement of its own goes when that has ended. */
+const LEAVING_MS = 20_000;
 
 const serverUrl = (): string => {
   const url = process.env.TEST_DATABASE_URL;
@@ -78,12 +80,12 @@ const connectionsTo = async (client: pg.Client, name: string): Promise<string[]>
 
 const dropDatabase = (name: string): Promise<void> =>
   onServer(async (client) => {
-    let open = await connectionsTo(client, name);
+    let open: string[] = [];
     // A closed connection's backend needs a moment to go.
-    for (let tries = 0; open.length > 0 && tries < 40; tries++) {
-      await sleep(50);
+    await until(async () => {
       open = await connectionsTo(client, name);
-    }
+      return open.length === 0;
+    }, LEAVING_MS);
     await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
     if (open.length > 0)
       throw new Error(`connections to the test's database were left open: ${open.join(' | ')}`);

@@ -1,11 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
 import type { DatabasePool } from 'slonik';
 import { migrate } from '../../src/db/migrate.js';
 import { createPool } from '../../src/db/pool.js';
-import { findFreePort } from '../../src/embedded/free-port.js';
 import { findPostgresHome } from '../../src/embedded/postgres-home.js';
 import {
   databaseUrl,
@@ -16,6 +14,8 @@ import {
   withClient,
 } from '../../src/embedded/postgres-server.js';
 import { isRunning, type ProcessIdentity } from '../../src/embedded/process-identity.js';
+import { nextKeptPort } from './same-port.js';
+import { until } from './until.js';
 
 interface Owner {
   teardown(handler: () => Promise<void> | void): void;
@@ -52,7 +52,7 @@ export const createOwnPostgres = async (owner: Owner): Promise<OwnPostgres> => {
   const dataDir = path.join(process.cwd(), '.data', `own-${process.pid}`);
   const home = await findPostgresHome(dataDir);
   initialise(home);
-  const address = { port: await findFreePort(), password: passwordOf(home) };
+  const address = { port: await nextKeptPort(), password: passwordOf(home) };
   let server: ProcessIdentity = await startServer(home, address, settings);
   let frozen: number[] = [];
   const send = (pids: readonly number[], signal: NodeJS.Signals) => {
@@ -104,7 +104,7 @@ export const createOwnPostgres = async (owner: Owner): Promise<OwnPostgres> => {
     kill: (pids) => send(pids, 'SIGKILL'),
     stop,
     async start() {
-      for (let tries = 0; isRunning(server) && tries < 100; tries++) await wait(50);
+      await until(() => !isRunning(server));
       server = await startServer(home, address, settings);
     },
   };

@@ -11,6 +11,7 @@ import { frameText } from './frames.js';
 import { createRuntimeClientFixture, jobOf } from './runtime-client-fixture.js';
 import type { RuntimeScript, ScriptedRuntime } from './scripted-runtime.js';
 import type { ScriptedThread } from './scripted-thread.js';
+import { eventually } from './until.js';
 
 export interface PipelineFixture {
   pipeline: ThreadPipeline;
@@ -24,7 +25,9 @@ export interface PipelineFixture {
   read(attempt?: number): void;
   stopReading(): void;
   view(after?: number, epoch?: string): FakeViewer;
-  /** Resolves when it is so; fails after 5 s. */
+  /** How often a connection was opened again only after a delay. */
+  delays(): number;
+  /** Resolves when it is so; fails after a minute. */
   until(what: () => boolean): Promise<void>;
   /** As the actor does after its commit. */
   finish(number: number, epoch?: string): LastFrames;
@@ -36,7 +39,7 @@ export async function createPipelineFixture(
   script: RuntimeScript = {},
 ): Promise<PipelineFixture> {
   const { runtime, client } = await createRuntimeClientFixture(teardown, script, {
-    times: { callDeadlineMs: 2000, handshakeTimeoutMs: 2000, frameBytes: 8 * 1024 * 1024 },
+    times: { frameBytes: 8 * 1024 * 1024 },
   });
   await client.invoke(jobOf('run'));
   const thread = runtime.threads.get('run');
@@ -45,13 +48,14 @@ export async function createPipelineFixture(
   const counts = createFrameCounts();
   const topics = createFakeTopics();
   let epochs = 0;
+  let delays = 0;
   const runtimeFrames = createRuntimeFrames({
     open: ({ threadId, position }) =>
       client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
     pingIntervalMs: 5_000,
     frameBytes: 8 * 1024 * 1024,
   });
-  const runtimeLog = createRuntimeLog({ runtimeFrames, timeoutMs: 1_000 });
+  const runtimeLog = createRuntimeLog({ runtimeFrames, timeoutMs: 30_000 });
   const pipeline = createThreadPipeline({
     threadId: 'public',
     firstEpoch: '1.1',
@@ -68,7 +72,10 @@ export async function createPipelineFixture(
     viewerBudgetBytes: 1 << 20,
     viewerStuckMs: 1000,
     frameCounts: counts,
-    reconnectDelayMs: () => 5,
+    reconnectDelayMs: () => {
+      delays++;
+      return 5;
+    },
     sleep: async (milliseconds) => {
       await wait(milliseconds);
     },
@@ -115,12 +122,8 @@ export async function createPipelineFixture(
       pipeline.fanOut.join(viewer, position, facts, false);
       return viewer;
     },
-    async until(what) {
-      for (let tries = 0; !what(); tries++) {
-        if (tries > 500) throw new Error(`not within 5 s: ${what}`);
-        await wait(10);
-      }
-    },
+    delays: () => delays,
+    until: (what) => eventually(String(what), what),
     finish(number, epoch = pipeline.fanOut.epoch()) {
       const last = { epoch, frames: [{ number, bytes: Buffer.from(frameText(number, 'end', {})) }] };
       pipeline.finish(last);

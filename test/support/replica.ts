@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { setTimeout as wait } from 'node:timers/promises';
 import { type Tracer, trace } from '@opentelemetry/api';
 import { SignJWT } from 'jose';
 import { WebSocket } from 'ws';
@@ -8,6 +7,7 @@ import { type Config, loadConfig } from '../../src/config.js';
 import { createService, type Service } from '../../src/service.js';
 import { createLogger } from '../../src/telemetry/logger.js';
 import { createMetrics, type Metrics } from '../../src/telemetry/metrics.js';
+import { eventually, PATIENCE_MS } from './until.js';
 
 interface Owner {
   teardown(handler: () => Promise<void> | void): void;
@@ -34,7 +34,7 @@ export interface Watcher {
   texts: string[];
   socket: WebSocket;
   /** Resolves with the first frame of that kind, also one that came before. */
-  until(kind: string, count?: number, withinMs?: number): Promise<Frame>;
+  until(kind: string, count?: number): Promise<Frame>;
   kinds(): string[];
   numbers(): number[];
   closed: Promise<{ code: number; reason: string }>;
@@ -172,14 +172,16 @@ export function createClient(owner: Owner, url: string): Client {
         closed,
         kinds: () => frames.map((frame) => frame.event_type),
         numbers: () => frames.flatMap((frame) => (frame.seq === undefined ? [] : [frame.seq])),
-        until(kind, count = 1, withinMs = 10_000) {
+        until(kind, count = 1) {
           return new Promise((resolve, reject) => {
             const timeout = setTimeout(
               () =>
                 reject(
-                  new Error(`no ${kind} in ${withinMs} ms, but ${frames.map((f) => f.event_type).join(' ')}`),
+                  new Error(
+                    `no ${kind} in ${PATIENCE_MS} ms, but ${frames.map((f) => f.event_type).join(' ')}`,
+                  ),
                 ),
-              withinMs,
+              PATIENCE_MS,
             );
             const look = () => {
               const found = frames.filter((frame) => frame.event_type === kind)[count - 1];
@@ -214,13 +216,12 @@ export async function startRefinement(
   return { workflowId: workflow.body.id, proposalId, threadId };
 }
 
-/** Waits, at most 10 s, until the proposal has that status, and answers it as its owner sees it. */
+/** Waits until the proposal has that status, and answers it as its owner sees it. */
 export async function untilStatus(replica: Client, proposalId: string, status: string, user = 'ann') {
-  const deadline = performance.now() + 10_000;
-  for (;;) {
-    const { body } = await replica.call(user, 'GET', `/api/proposals/${proposalId}`);
-    if (body.status === status) return body;
-    if (performance.now() > deadline) throw new Error(`the proposal is ${body.status}, not ${status}`);
-    await wait(20);
-  }
+  let proposal: Answer['body'];
+  await eventually(`a proposal that is ${status}`, async () => {
+    proposal = (await replica.call(user, 'GET', `/api/proposals/${proposalId}`)).body;
+    return proposal.status === status;
+  });
+  return proposal;
 }

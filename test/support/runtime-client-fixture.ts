@@ -15,9 +15,14 @@ export interface RuntimeClientFixture {
   client: DeepAgentsRuntimeClient;
   metrics: Metrics;
   spans: InMemorySpanExporter;
+  /** Deadlines of the calls from now on; those of the circuit stay as they were at first. */
+  times: RuntimeClientDeps['config'];
 }
 
-/** A client with short deadlines in front of a scripted runtime; `teardown` ends both. */
+/**
+ * A client in front of a scripted runtime; `teardown` ends both. Its deadlines are longer than anything takes: who wants
+ * one to pass makes it short.
+ */
 export async function createRuntimeClientFixture(
   teardown: (end: () => Promise<void>) => void,
   script: RuntimeScript = {},
@@ -28,21 +33,22 @@ export async function createRuntimeClientFixture(
   const spans = new InMemorySpanExporter();
   const processors = [new SimpleSpanProcessor(spans)];
   const tracing = createTracing({ serviceName: 'test', otlpEndpoint: null, processors });
-  const { times, ...others } = overrides;
+  const { times: given, ...others } = overrides;
+  const times = {
+    invokeDeadlineMs: 30_000,
+    callDeadlineMs: 30_000,
+    handshakeTimeoutMs: 30_000,
+    frameBytes: 16 * 1024 * 1024,
+    ...given,
+  };
   const client = createDeepAgentsRuntimeClient({
     url: runtime.url,
-    config: {
-      invokeDeadlineMs: 400,
-      callDeadlineMs: 200,
-      handshakeTimeoutMs: 200,
-      frameBytes: 16 * 1024 * 1024,
-      ...times,
-    },
+    config: times,
     metrics,
     tracer: tracing.tracer,
     log: pino({ level: 'silent' }),
     random: () => 0.5,
-    circuitOpenMs: 500,
+    circuitOpenMs: 30_000,
     retry: { count: 2, baseMs: 10, maxMs: 20 },
     ...others,
   });
@@ -50,7 +56,7 @@ export async function createRuntimeClientFixture(
     client.stop();
     await runtime.stop();
   });
-  return { runtime, client, metrics, spans };
+  return { runtime, client, metrics, spans, times };
 }
 
 export function jobOf(id: string): InvokeRequest {

@@ -8,13 +8,12 @@ import type { ScriptedThread } from './scripted-thread.js';
 export async function createRuntimeLogFixture(
   teardown: (end: () => Promise<void>) => void,
   script: RuntimeScript = {},
-  timeoutMs = 5_000,
 ) {
   const { runtime, client } = await createRuntimeClientFixture(teardown, script);
   const runtimeFrames = createRuntimeFrames({
     open: ({ threadId, position }) =>
       client.streamWebSocket({ threadId, after: position?.after ?? null, epoch: position?.epoch ?? null }),
-    pingIntervalMs: 10_000,
+    pingIntervalMs: 60_000,
     frameBytes: 1024 * 1024,
   });
   /** A run whose log holds that many tokens of so many characters. */
@@ -27,5 +26,6 @@ export async function createRuntimeLogFixture(
     }
     return thread;
   };
-  return { runtime, runtimeLog: createRuntimeLog({ runtimeFrames, timeoutMs }), run };
+  const hasty = (timeoutMs: number) => createRuntimeLog({ runtimeFrames, timeoutMs });
+  return { runtime, runtimeLog: hasty(30_000), hasty, run };
 }

@@ -1,9 +1,10 @@
 import { EventEmitter, once } from 'node:events';
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { setTimeout as wait } from 'node:timers/promises';
 import { invokeRequest } from '@ide-orchestrator/protocol';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { listenAgain, listenOnKeptPort } from './same-port.js';
 import {
   createScriptedThread,
   type ScriptedThread,
@@ -29,6 +30,7 @@ export interface ScriptedRequest {
 /**
  * One answer: `hang` never answers, `cut` destroys the connection without a word. A string or Buffer body goes out as it is,
  * anything else as JSON. `cutBody` sends the head and the body, then destroys the connection before the length it promised.
+ * `after` holds the answer back until then.
  */
 export type ScriptedAnswer =
   | 'hang'
@@ -38,6 +40,7 @@ export type ScriptedAnswer =
       body?: unknown;
       headers?: Record<string, string>;
       delayMs?: number;
+      after?: Promise<unknown>;
       cutBody?: boolean;
     };
 
@@ -183,11 +186,8 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
     });
   });
 
-  const listen = async (port: number): Promise<number> => {
-    server.listen(port, '127.0.0.1');
-    await once(server, 'listening');
-    return (server.address() as AddressInfo).port;
-  };
+  // A caller that was slow to come back would find its connection closed, which no test has asked for.
+  server.keepAliveTimeout = 0;
   const goAway = async (): Promise<void> => {
     if (!server.listening) return;
     const closed = once(server, 'close');
@@ -195,7 +195,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
     for (const socket of sockets) socket.destroy();
     await closed;
   };
-  const port = await listen(0);
+  const port = await listenOnKeptPort(server);
   const requestsOf = (endpoint: RuntimeEndpoint) => requests.filter((each) => each.endpoint === endpoint);
   return {
     url: `http://127.0.0.1:${port}`,
@@ -214,7 +214,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
       }
     },
     goAway,
-    comeBack: async () => void (await listen(port)),
+    comeBack: () => listenAgain(server, port),
     stop: goAway,
   };
 }
@@ -222,6 +222,7 @@ export async function createScriptedRuntime(script: RuntimeScript = {}): Promise
 async function answer(response: ServerResponse, what: ScriptedAnswer): Promise<void> {
   if (what === 'hang') return;
   if (what === 'cut') return void response.socket?.destroy();
+  await what.after;
   if (what.delayMs !== undefined) await wait(what.delayMs);
   const raw = typeof what.body === 'string' || Buffer.isBuffer(what.body);
   const body = raw

@@ -1,7 +1,21 @@
 import { setTimeout as wait } from 'node:timers/promises';
 
+/** How long a busy machine may take until something is so, in ms. Who waits goes on as soon as it is. */
+export const PATIENCE_MS = 60_000;
+
+type Holds = () => boolean | Promise<boolean>;
+
 /** Resolves once `holds` is true; after `withinMs` regardless, so that the assertion that follows says what is wrong. */
-export async function until(holds: () => boolean, withinMs = 2_000): Promise<void> {
+export async function until(holds: Holds, withinMs = PATIENCE_MS): Promise<void> {
   const deadline = performance.now() + withinMs;
-  while (!holds() && performance.now() < deadline) await wait(2);
+  while (!(await holds()) && performance.now() < deadline) await wait(5);
+}
+
+/** Resolves once it is so; rejects after a minute. */
+export async function eventually(what: string, holds: Holds): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`it did not come to this: ${what}`);
+    await wait(10);
+  }
 }

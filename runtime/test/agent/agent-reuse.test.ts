@@ -1,11 +1,8 @@
-import tap, { test } from 'tap';
+import { test } from 'tap';
 import { createAgentCache } from '../../src/agent/agent-cache.js';
 import { warmUpAgents } from '../../src/agent/warm-up.js';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, watch } from './runner-harness.js';
-
-// Whole runs; a busy machine needs more than the default for a file.
-tap.setTimeout(180_000);
 
 test('Two runs on one agent keep their files and their readers apart', async (t) => {
   const { runner } = await createTestRunner(t);

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import pg from 'pg';
-import tap, { test } from 'tap';
+import { test } from 'tap';
 import { setupCheckpoints } from '../../src/agent/checkpoints.js';
 import { createDeepAgentRunner } from '../../src/agent/deep-agent-runner.js';
 import { sampleFiles } from '../models/sample-specification.js';
@@ -15,9 +15,6 @@ import {
   statesOf,
   watch,
 } from './runner-harness.js';
-
-// Whole runs; a busy machine needs more than the default for a file.
-tap.setTimeout(180_000);
 
 const cancelled = { code: 'cancelled', message: 'The run was cancelled.', retryable: false };
 
@@ -61,7 +58,7 @@ test('A purged thread stays clean, whether its run was aborted before or is stil
 test('A run whose PostgreSQL goes away is interrupted, not failed, and resumes when it is back', async (t) => {
   const { schema } = await createStore(t);
   const proxy = await createProxy();
-  const pool = new pg.Pool({ connectionString: proxy.url, max: 5, connectionTimeoutMillis: 2000 });
+  const pool = new pg.Pool({ connectionString: proxy.url, max: 5, connectionTimeoutMillis: 30_000 });
   pool.on('error', () => {});
   t.teardown(async () => {
     await pool.end();

@@ -2,22 +2,18 @@ import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import tap, { test } from 'tap';
+import { test } from 'tap';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, databaseUrl, inputOf, statesOf, watch } from './runner-harness.js';
 
-// Whole runs; a busy machine needs more than the default for a file.
-tap.setTimeout(180_000);
-
 const child = fileURLToPath(new URL('./kill-child.js', import.meta.url));
 
-/** Kills the child with SIGKILL as soon as it says how many events each of its threads has told; those numbers. */
+/** Runs the child until it has killed itself with SIGKILL; how many events each of its threads had told. */
 async function killed(args: string[]): Promise<number[]> {
   const running = spawn(process.execPath, [child, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
   let said = '';
   running.stdout.on('data', (data: Buffer) => {
     said += data.toString();
-    running.kill('SIGKILL');
   });
   const [code, signal] = await once(running, 'close');
   if (signal !== 'SIGKILL') throw new Error(`The process ended by itself with ${code}`);

@@ -1,9 +1,6 @@
-import tap, { test } from 'tap';
+import { test } from 'tap';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, statesOf, watch } from './runner-harness.js';
-
-// Whole runs; a busy machine needs more than the default for a file.
-tap.setTimeout(180_000);
 
 test('A message of the reader is heard before the next model turn and seen in the following state', async (t) => {
   const { runner } = await createTestRunner(t);

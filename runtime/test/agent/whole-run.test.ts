@@ -1,9 +1,6 @@
-import tap, { test } from 'tap';
+import { test } from 'tap';
 import { sampleFiles } from '../models/sample-specification.js';
 import { completedTexts, createTestRunner, inputOf, statesOf, textsOf, watch } from './runner-harness.js';
-
-// Whole runs; a busy machine needs more than the default for a file.
-tap.setTimeout(180_000);
 
 test('A run streams tokens, tools and states, and its last state holds the files that it completes with', async (t) => {
   const { runner } = await createTestRunner(t);

@@ -1,11 +1,8 @@
-import tap, { type Test, test } from 'tap';
+import { type Test, test } from 'tap';
 import { createDeepAgentRunner } from '../../src/agent/deep-agent-runner.js';
 import { modelSettingOf } from '../../src/models/model-setting.js';
 import { completedTexts, createStore, inputOf, statesOf, watch } from '../agent/runner-harness.js';
 import { createProviderServer, type ProviderRequest, type Reply } from './provider-server.js';
-
-// Whole runs; a busy machine needs more than the default for a file.
-tap.setTimeout(180_000);
 
 /** The variables that the providers' own packages read; the rest of the suite must not see them. */
 function pointProvidersAt(t: Test, url: string, key = 'a-key'): void {

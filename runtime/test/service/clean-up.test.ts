@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { test } from 'tap';
 import { createTestDatabase } from '../support/database.js';
 import { createDatabaseGate } from '../support/database-gate.js';
+import { eventually } from '../support/eventually.js';
 import { briefScript, createScriptedRunner, endlessScript } from '../support/scripted-runner.js';
 import { jobOf, startRuntime } from '../support/test-runtime.js';
 
@@ -60,18 +62,18 @@ test('A thread that was cleaned up stays clean (rule 21)', async (t) => {
 
   await t.test('while it goes on the thread is not found', async (t) => {
     await runtime.invoke(endless('slow'));
-    let release = (): void => {};
+    let release: (() => void) | null = null;
     runner.onPurge = () =>
       new Promise((resolve) => {
         release = resolve;
       });
     const going = runtime.cleanUp('slow');
-    await sleep(50);
+    await eventually('it is being deleted', () => release !== null);
     t.match(await runtime.state('slow'), notFound);
     t.equal(await runtime.refused('slow'), 404);
     t.equal(await runtime.cancel('slow'), 404);
     runner.onPurge = async () => {};
-    release();
+    (release as unknown as () => void)();
     t.equal((await going).status, 204);
   });
 
@@ -79,14 +81,16 @@ test('A thread that was cleaned up stays clean (rule 21)', async (t) => {
     'until it is committed the thread is there: 404 means that there is no row (rule 22)',
     async (t) => {
       await runtime.invoke(endless('held'));
-      const holding = database.query(
-        "BEGIN; SELECT FROM runs WHERE thread_id = 'held' FOR UPDATE; SELECT pg_sleep(0.5); COMMIT",
-      );
-      await sleep(200);
+      const holder = new pg.Client({ connectionString: database.url });
+      await holder.connect();
+      await holder.query("BEGIN; SELECT FROM runs WHERE thread_id = 'held' FOR UPDATE");
       const going = runtime.cleanUp('held');
-      await sleep(100);
+      const waiting = `SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+      await eventually('it waits', async () => (await database.query(waiting)).length > 0);
       t.match(await runtime.state('held'), { status: 200, body: { status: 'running' } });
-      await holding;
+      await holder.query('COMMIT');
+      await holder.end();
       t.equal((await going).status, 204);
       t.match(await runtime.state('held'), notFound);
     },
@@ -131,7 +135,7 @@ test('A thread that was cleaned up stays clean (rule 21)', async (t) => {
     t.equal((await runtime.cleanUp('left')).status, 503);
     runner.onPurge = async () => {};
     const next = await startRuntime(database.url, runner);
-    await sleep(50);
+    await eventually('it is finished', () => runner.purged.includes('left'));
     await next.stop();
     t.ok(runner.purged.includes('left'));
     t.match(await runtime.cleanUp('left'), notFound);
@@ -155,6 +159,6 @@ test('A run whose agent does not stop is not reported as deleted', async (t) => 
   await runtime.invoke(jobOf({ job_id: 'stuck' }));
   t.equal((await runtime.cleanUp('stuck')).status, 503);
   stop();
-  t.equal((await runtime.cleanUp('stuck')).status, 204);
+  await eventually('deleted', async () => (await runtime.cleanUp('stuck')).status === 204);
   await runtime.stop();
 });

@@ -2,6 +2,7 @@ import { connect } from 'node:net';
 import { test } from 'tap';
 import { createTestDatabase } from '../support/database.js';
 import { createDatabaseGate } from '../support/database-gate.js';
+import { eventually } from '../support/eventually.js';
 import { briefScript, createScriptedRunner } from '../support/scripted-runner.js';
 import { jobOf, startRuntime } from '../support/test-runtime.js';
 
@@ -227,6 +228,6 @@ test('What cannot be a job is refused with a code and a message', async (t) => {
     t.equal(await runtime.refused('x'), 503);
     t.equal((await runtime.request('/metrics')).status, 200);
     await gate.open();
-    t.equal((await runtime.request('/ready')).status, 200);
+    await eventually('ready', async () => (await runtime.request('/ready')).status === 200);
   });
 });

@@ -99,7 +99,7 @@ test('Readers get every event, however many, however big, however late', async (
 test('A reader that takes nothing is sent away and may come back with its position', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
-  const runtime = await startRuntime(database.url, createScriptedRunner(script), { readerStallMs: 300 });
+  const runtime = await startRuntime(database.url, createScriptedRunner(script), { readerStallMs: 2_000 });
   t.teardown(() => runtime.stop());
   const agent_definition = { tokens: 20_000, size: 1000 };
   await runtime.invoke(jobOf({ job_id: 'stuck', agent_definition }));

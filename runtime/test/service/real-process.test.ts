@@ -19,12 +19,9 @@ const textsOf = (files: unknown) =>
 test('kill -9 in the middle of a run of real agents: it ends with the same files in epoch 2', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
-  const first = await startRuntimeProcess(database.url, { SCRIPTED_CHUNK_MS: '3' });
+  // So slow that they are not over before they are killed.
+  const first = await startRuntimeProcess(database.url, { SCRIPTED_CHUNK_MS: '60' });
   t.teardown(() => first.end('SIGKILL'));
-  await first.invoke(job('undisturbed'));
-  const { generated_files: expected } = await first.finished('undisturbed');
-  t.ok(Object.keys(expected as object).length > 0);
-
   await first.invoke(job('killed'));
   await first.invoke(job('killed-at-once'));
   const before = first.stream('killed');
@@ -37,6 +34,9 @@ test('kill -9 in the middle of a run of real agents: it ends with the same files
 
   const second = await startRuntimeProcess(database.url);
   t.teardown(() => second.end('SIGKILL'));
+  await second.invoke(job('undisturbed'));
+  const { generated_files: expected } = await second.finished('undisturbed');
+  t.ok(Object.keys(expected as object).length > 0);
   for (const id of ['killed', 'killed-at-once']) {
     const after = second.stream(id, `?after=${position}&epoch=1`);
     t.equal(await after.closed, 1000);
@@ -70,7 +70,7 @@ test('PostgreSQL away for a moment, then SIGTERM: the run of real agents goes on
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);
   t.teardown(() => gate.stop());
-  const first = await startRuntimeProcess(gate.url, { SCRIPTED_CHUNK_MS: '5' });
+  const first = await startRuntimeProcess(gate.url, { SCRIPTED_CHUNK_MS: '60' });
   t.teardown(() => first.end('SIGKILL'));
   await first.invoke(job('drained'));
   const before = first.stream('drained');

@@ -3,11 +3,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'tap';
 import { createTestDatabase } from '../support/database.js';
 import { createDatabaseGate } from '../support/database-gate.js';
+import { eventually } from '../support/eventually.js';
 import { briefScript, createScriptedRunner, file, type Script } from '../support/scripted-runner.js';
-import { jobOf, startRuntime } from '../support/test-runtime.js';
+import { jobOf, type Stream, startRuntime } from '../support/test-runtime.js';
 
 const kinds = (stream: { frames: { event_type: string }[] }) =>
   stream.frames.map((frame) => frame.event_type);
+
+/** Says that the reader is there, to a run that waits for it. */
+const speak = async (stream: Stream) => {
+  await stream.opened;
+  stream.socket.send(JSON.stringify({ type: 'message', content: 'go on' }));
+};
 
 /** Waits for ever the first time, finishes the second. */
 const secondTime: Script = async ({ resumed, token, files, wait }) => {
@@ -102,7 +109,7 @@ test('A process that stops finishes what is nearly done, and does not wait for w
     if (threadId === 'hangs') return { ...handle, done: new Promise(() => {}) };
     return { ...handle, done: sleep(100).then(() => handle.done) };
   };
-  const runtime = await startRuntime(database.url, runner, { stopGraceMs: 400 });
+  const runtime = await startRuntime(database.url, runner, { stopGraceMs: 4_000 });
   await runtime.invoke(jobOf({ job_id: 'nearly' }));
   await runtime.invoke(jobOf({ job_id: 'hangs' }));
   const stream = runtime.stream('nearly');
@@ -156,7 +163,7 @@ test('A run that PostgreSQL left alone goes on in the next epoch when it answers
     if (!stage.resumed) {
       stage.token('first');
       stage.files({ '/first.md': file('1') });
-      await stage.wait(100);
+      await stage.spokenTo();
       gate.close();
       return { status: 'interrupted', reason: 'store_unavailable' };
     }
@@ -166,8 +173,10 @@ test('A run that PostgreSQL left alone goes on in the next epoch when it answers
   t.teardown(() => runtime.stop());
   await runtime.invoke(jobOf({ job_id: 'alone' }));
   const stream = runtime.stream('alone');
+  await speak(stream);
   t.equal(await stream.closed, 1012, 'the old log is not finished');
   const waiting = runtime.stream('alone', '?after=2&epoch=1');
+  await waiting.opened;
   await sleep(150);
   t.same(kinds(waiting), [], 'its epoch is not committed yet');
   await gate.open();
@@ -182,9 +191,9 @@ test('A run that is cleaned up, or cancelled, while it waits for PostgreSQL does
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);
   t.teardown(() => gate.stop());
-  const runner = createScriptedRunner(async ({ token, wait }) => {
+  const runner = createScriptedRunner(async ({ token, spokenTo }) => {
     token('first');
-    await wait(100);
+    await spokenTo();
     gate.close();
     return { status: 'interrupted', reason: 'store_unavailable' };
   });
@@ -196,9 +205,10 @@ test('A run that is cleaned up, or cancelled, while it waits for PostgreSQL does
   ] as const) {
     await runtime.invoke(jobOf({ job_id: id }));
     const stream = runtime.stream(id);
-    await stream.closed.catch(() => {});
+    await speak(stream);
+    t.equal(await stream.closed, 1012);
     const waiting = runtime.stream(id);
-    await sleep(30);
+    await waiting.opened;
     await database.query(statement);
     await gate.open();
     const code = await waiting.closed;
@@ -213,16 +223,20 @@ test('end waits for PostgreSQL, and a process that stops meanwhile leaves the ru
   t.teardown(() => database.drop());
   const gate = await createDatabaseGate(database.url);
   t.teardown(() => gate.stop());
+  let closed = 0;
   const runner = createScriptedRunner(async (stage) => {
     const outcome = await briefScript(stage);
-    await stage.wait(100);
+    await stage.spokenTo();
     gate.close();
+    closed++;
     return outcome;
   });
   const runtime = await startRuntime(gate.url, runner);
   await runtime.invoke(jobOf({ job_id: 'waits' }));
   const stream = runtime.stream('waits');
   await stream.until((frame) => frame.event_type === 'on_state_update');
+  await speak(stream);
+  await eventually('PostgreSQL is away', () => closed === 1);
   await sleep(150);
   t.notOk(kinds(stream).includes('end'), 'nothing says that it ended');
   await gate.open();
@@ -231,7 +245,9 @@ test('end waits for PostgreSQL, and a process that stops meanwhile leaves the ru
 
   await runtime.invoke(jobOf({ job_id: 'left' }));
   const left = runtime.stream('left');
-  await left.until((frame) => frame.event_type === 'on_state_update').catch(() => {});
+  await left.until((frame) => frame.event_type === 'on_state_update');
+  await speak(left);
+  await eventually('PostgreSQL is away', () => closed === 2);
   await runtime.stop();
   t.equal(await left.closed, 1012);
   const [row] = await database.query("SELECT status FROM runs WHERE thread_id = 'left'");
@@ -264,9 +280,13 @@ test('An invoke without an answer from PostgreSQL is run once, if it was written
 test('What another process took over is not told as finished by this one', async (t) => {
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
-  const runner = createScriptedRunner(async ({ token, wait }) => {
+  let end = () => {};
+  const runner = createScriptedRunner(async ({ token }) => {
+    const ends = new Promise<void>((resolve) => {
+      end = resolve;
+    });
     token('x');
-    await wait(100);
+    await ends;
     return { status: 'completed', files: {} };
   });
   const runtime = await startRuntime(database.url, runner);
@@ -275,6 +295,7 @@ test('What another process took over is not told as finished by this one', async
   const stream = runtime.stream('taken');
   await stream.until((frame) => frame.event_type === 'on_llm_stream');
   await database.query('UPDATE runs SET generation = 2');
+  end();
   t.equal(await stream.closed, 1012);
   t.equal(await runtime.refused('taken'), 503, 'its row is running, but not here');
 });

@@ -1,5 +1,6 @@
 import { test } from 'tap';
 import { createTestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
 import { createScriptedRunner, endlessScript, file, type Script } from '../support/scripted-runner.js';
 import { jobOf, startRuntime } from '../support/test-runtime.js';
 
@@ -19,11 +20,11 @@ const script: Script = async (stage) => {
       break;
     case 'listen':
       token('listening');
-      while (messages.length === 0) await wait(5);
+      await stage.spokenTo();
       files({ '/heard.md': file(...messages) });
       return { status: 'completed', files: { '/heard.md': file(...messages) } };
     case 'chatty':
-      for (let n = 0; n < 40; n++) {
+      for (let n = 0; n < 300; n++) {
         token(`${n}`);
         await wait(10);
       }
@@ -41,7 +42,6 @@ test('A run ends in one of the ways that the contract names', async (t) => {
   t.teardown(() => database.drop());
   const runner = createScriptedRunner(script);
   const runtime = await startRuntime(database.url, runner, {
-    runIdleMs: 150,
     runConcurrency: 3,
     startConcurrency: 3,
     queueLimit: 2,
@@ -92,11 +92,15 @@ test('A run ends in one of the ways that the contract names', async (t) => {
   });
 
   await t.test('a run that says nothing is stalled, one that speaks slowly is not', async (t) => {
-    await runtime.invoke(named('silent', { job_id: 'silent' }));
-    await runtime.invoke(named('chatty', { job_id: 'chatty' }));
-    const { error } = await runtime.finished('silent');
+    const apart = await createTestDatabase();
+    t.teardown(() => apart.drop());
+    const hasty = await startRuntime(apart.url, runner, { runIdleMs: 2_000 });
+    t.teardown(() => hasty.stop());
+    await hasty.invoke(named('silent', { job_id: 'silent' }));
+    await hasty.invoke(named('chatty', { job_id: 'chatty' }));
+    const { error } = await hasty.finished('silent');
     t.match(error, { code: 'stalled', retryable: true });
-    const chatty = await runtime.finished('chatty');
+    const chatty = await hasty.finished('chatty');
     t.equal(chatty.status, 'completed');
     t.same(chatty.generated_files, { '/a.md': null });
   });
@@ -151,7 +155,7 @@ test('A run ends in one of the ways that the contract names', async (t) => {
       const before = runner.started.length;
       const ids = ['q1', 'q2', 'q3', 'q4', 'q5'];
       for (const job_id of ids) t.equal((await runtime.invoke(named('listen', { job_id }))).status, 200);
-      t.equal(runner.started.length - before, 3);
+      await eventually('three run', () => runner.started.length - before === 3);
       const full = await runtime.invoke(named('listen', { job_id: 'q6' }));
       t.match(full, { status: 429, body: { code: 'queue_full' } });
       t.equal(
@@ -194,13 +198,13 @@ test('A run over its deadline is ended, also when it resumes after it', async (t
   const database = await createTestDatabase();
   t.teardown(() => database.drop());
   const runner = createScriptedRunner(endlessScript);
-  const runtime = await startRuntime(database.url, runner, { runDeadlineMs: 80 });
+  const runtime = await startRuntime(database.url, runner, { runDeadlineMs: 1_500 });
   await runtime.invoke(jobOf({ job_id: 'late' }));
   t.match((await runtime.finished('late')).error, { code: 'deadline_exceeded', retryable: true });
   await runtime.stop();
 
   await database.query("UPDATE runs SET status = 'running', finished_at = NULL, files = NULL, error = NULL");
-  const next = await startRuntime(database.url, runner, { runDeadlineMs: 80 });
+  const next = await startRuntime(database.url, runner, { runDeadlineMs: 1_500 });
   t.teardown(() => next.stop());
   const stream = next.stream('late');
   t.equal(await stream.closed, 1000);

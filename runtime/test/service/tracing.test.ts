@@ -5,6 +5,7 @@ import { test } from 'tap';
 import { createLogger } from '../../src/telemetry/logger.js';
 import { contextOfTraceparent, createTracing, traceparentOf } from '../../src/telemetry/tracing.js';
 import { createTestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
 import { briefScript, createScriptedRunner } from '../support/scripted-runner.js';
 import { jobOf, startRuntime } from '../support/test-runtime.js';
 
@@ -30,8 +31,8 @@ test('The trace of the caller goes on through invoke and run, also after a resta
     });
   await invoke(jobOf({ job_id: 'traced' }));
   await runtime.finished('traced');
-  const spans = exporter.getFinishedSpans();
-  const span = (name: string) => spans.find((candidate) => candidate.name === name);
+  const span = (name: string) => exporter.getFinishedSpans().find((candidate) => candidate.name === name);
+  await eventually('the run has its span', () => span('run') !== undefined);
   t.equal(span('invoke')?.spanContext().traceId, traceId);
   t.equal(span('invoke')?.parentSpanContext?.spanId, 'b7ad6b7169203331');
   t.equal(span('run')?.spanContext().traceId, traceId);
@@ -41,11 +42,17 @@ test('The trace of the caller goes on through invoke and run, also after a resta
   await invoke(jobOf({ job_id: 'failing', agent_definition: { fail: true } }), {});
   await runtime.finished('failing');
   await invoke(jobOf({ job_id: 'bad\u0000' }));
-  const failed = exporter.getFinishedSpans().filter(({ status }) => status.code === 2);
-  t.same(failed.map(({ name, status }) => [name, status.message]).sort(), [
-    ['invoke', 'validation_failed'],
-    ['run', 'runtime_error'],
-  ]);
+  const failures = () => exporter.getFinishedSpans().filter(({ status }) => status.code === 2);
+  await eventually('both have theirs', () => failures().length === 2);
+  t.same(
+    failures()
+      .map(({ name, status }) => [name, status.message])
+      .sort(),
+    [
+      ['invoke', 'validation_failed'],
+      ['run', 'runtime_error'],
+    ],
+  );
 
   const event = { specversion: '1.0', id: '1', source: '/t', type: 'agent.execute', traceparent };
   const data = jobOf({ job_id: 'event' });

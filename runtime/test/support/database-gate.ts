@@ -1,5 +1,5 @@
-import { once } from 'node:events';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
+import { listenAgain, listenOnKeptPort } from './kept-port.js';
 
 export interface DatabaseGate {
   /** The database's address through the gate. */
@@ -35,12 +35,7 @@ export async function createDatabaseGate(databaseUrl: string): Promise<DatabaseG
       if (!swallows) socket.write(data);
     });
   });
-  const listen = async (port: number): Promise<void> => {
-    server.listen(port, '127.0.0.1');
-    await once(server, 'listening');
-  };
-  await listen(0);
-  const { port } = server.address() as AddressInfo;
+  const port = await listenOnKeptPort(server);
   const url = new URL(databaseUrl);
   url.host = `127.0.0.1:${port}`;
   const cut = (): void => {
@@ -55,7 +50,7 @@ export async function createDatabaseGate(databaseUrl: string): Promise<DatabaseG
     close,
     async open() {
       swallows = false;
-      await listen(port);
+      await listenAgain(server, port);
     },
     cut,
     swallowAnswers() {

@@ -39,7 +39,8 @@ export async function startRuntimeProcess(
       lines.push(fields);
       if (fields.msg === 'ready') resolve(fields.port as number);
     });
-    child.on('exit', () => reject(new Error(`the runtime did not start: ${complaint}`)));
+    // Not at its exit: what it complained of may still be on its way.
+    void exited.then(() => reject(new Error(`the runtime did not start: ${complaint}`)));
   });
   return {
     ...createRuntimeClient(`http://127.0.0.1:${port}`),

@@ -12,6 +12,8 @@ interface ScriptStage {
   files(files: WireFiles): void;
   /** Rejects as soon as the run is aborted or drained. */
   wait(ms: number): Promise<void>;
+  /** Waits until a reader has sent a message: it is there by then. */
+  spokenTo(): Promise<void>;
 }
 
 export type Script = (stage: ScriptStage) => Promise<RunOutcome>;
@@ -67,6 +69,9 @@ export function createScriptedRunner(script: Script): ScriptedRunner {
           onEvent({ event_type: 'on_state_update', data: { files, todos: [], messages: [...messages] } });
         },
         wait: (ms) => sleep(ms, undefined, { signal: abort.signal }),
+        async spokenTo() {
+          while (messages.length === 0) await stage.wait(5);
+        },
       };
       const play = async (): Promise<RunOutcome> => {
         await null;

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { type Tracer, trace } from '@opentelemetry/api';
 import WebSocket from 'ws';
@@ -17,6 +18,8 @@ export interface Stream {
   frames: Frame[];
   texts: string[];
   socket: WebSocket;
+  /** Resolves when it was let in; rejects where it was not. */
+  opened: Promise<void>;
   /** Resolves with the close code. */
   closed: Promise<number>;
   /** Resolves with the first frame that fits, seen already or to come; rejects when the socket closes first. */
@@ -85,6 +88,9 @@ export function createRuntimeClient(url: string): RuntimeClient {
         for (const look of waiting) look();
       });
       socket.on('error', () => {});
+      const opened = once(socket, 'open').then(() => undefined);
+      // Not everybody waits for it.
+      opened.catch(() => undefined);
       const closed = new Promise<number>((resolve) => {
         socket.on('close', (closeCode) => {
           code = closeCode;
@@ -96,6 +102,7 @@ export function createRuntimeClient(url: string): RuntimeClient {
         frames,
         texts,
         socket,
+        opened,
         closed,
         until: (fits) =>
           new Promise((resolve, reject) => {

@@ -1,5 +1,5 @@
-import { once } from 'node:events';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
+import { listenAgain, listenOnKeptPort } from '../../support/same-port.js';
 
 /** A door before PostgreSQL, on a port of its own. */
 export interface Gate {
@@ -36,12 +36,7 @@ export async function createGate(databaseUrl: string): Promise<Gate> {
       } else socket.write(data);
     });
   });
-  const listen = async (port: number): Promise<number> => {
-    server.listen(port, '127.0.0.1');
-    await once(server, 'listening');
-    return (server.address() as AddressInfo).port;
-  };
-  const port = await listen(0);
+  const port = await listenOnKeptPort(server);
   const url = new URL(databaseUrl);
   url.host = `127.0.0.1:${port}`;
   const shut = (): void => {
@@ -54,7 +49,7 @@ export async function createGate(databaseUrl: string): Promise<Gate> {
       loses = true;
     },
     shut,
-    open: async () => void (await listen(port)),
+    open: () => listenAgain(server, port),
     stop: shut,
   };
 }

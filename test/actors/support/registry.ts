@@ -2,6 +2,7 @@ import { trace } from '@opentelemetry/api';
 import type { CommonQueryMethods } from 'slonik';
 import { createThreadRegistry } from '../../../src/actors/thread-registry.js';
 import { type Config, loadConfig } from '../../../src/config.js';
+import { nameOf } from '../../../src/db/statement.js';
 import { createFrameCounts } from '../../../src/streams/frame-counts.js';
 import { createWindowBudget } from '../../../src/streams/replay-window.js';
 import { createDeepAgentsRuntimeClient } from '../../../src/streams/runtime-client.js';
@@ -9,12 +10,13 @@ import { createRuntimeFrames, type RuntimeFrames } from '../../../src/streams/ru
 import { createLogger } from '../../../src/telemetry/logger.js';
 import { createMetrics } from '../../../src/telemetry/metrics.js';
 import { createFakeTopics } from '../../support/fake-viewer.js';
+import { eventually } from '../../support/until.js';
 
 interface Owner {
   teardown(handler: () => Promise<void>): void;
 }
 
-/** The threads of a replica without its server, on a real database and runtime, and on a clock that can be put forward. */
+/** The threads of a replica without its server, on a real database and runtime, and on a clock that can be stopped and put forward. */
 export function createRegistry(
   owner: Owner,
   parts: {
@@ -27,8 +29,35 @@ export function createRegistry(
     circuitOpenMs?: number;
   },
 ) {
-  const clock = { ahead: 0 };
-  const now = () => performance.now() + clock.ahead;
+  let ahead = 0;
+  let stands: number | null = null;
+  const now = () => stands ?? performance.now() + ahead;
+  const clock = {
+    /** From now on no time passes but what the test lets pass. */
+    stop() {
+      stands = now();
+    },
+    pass(milliseconds: number) {
+      if (stands === null) ahead += milliseconds;
+      else stands += milliseconds;
+    },
+    go() {
+      ahead = now() - performance.now();
+      stands = null;
+    },
+  };
+  const asked = new Map<string, number>();
+  const db = new Proxy(parts.pool, {
+    get(target, name: keyof CommonQueryMethods) {
+      const method = target[name];
+      if (name !== 'any') return method;
+      return (statement: { sql: string }) => {
+        const named = nameOf(statement.sql);
+        asked.set(named, (asked.get(named) ?? 0) + 1);
+        return Reflect.apply(method, target, [statement]);
+      };
+    },
+  });
   const base = loadConfig({ JWT_SECRET: 'x'.repeat(32) });
   const config = {
     ...base,
@@ -57,7 +86,7 @@ export function createRegistry(
   const topics = createFakeTopics();
   const cleanUps = { due: 0 };
   const registry = createThreadRegistry({
-    db: parts.pool,
+    db,
     client,
     runtimeFrames: parts.frames?.(real) ?? real,
     runtimeLog: { read: async () => ({ frames: [], rest: 'gone' }) },
@@ -78,5 +107,20 @@ export function createRegistry(
     await registry.stop();
     client.stop();
   });
-  return { registry, client, topics, clock, config, cleanUps };
+  /** Resolves when that has been asked so often once more; the one before the last has its answer by then. */
+  const rounds = (statement: string) => async (count: number) => {
+    const from = asked.get(statement) ?? 0;
+    await eventually(`${statement} again`, () => (asked.get(statement) ?? 0) >= from + count);
+  };
+  return {
+    registry,
+    client,
+    topics,
+    clock,
+    config,
+    cleanUps,
+    /** Once a second the threads are ticked, and then read again. */
+    ticks: rounds('reread_threads'),
+    polls: rounds('list_nodes'),
+  };
 }

@@ -6,6 +6,7 @@ import { createTestDatabase } from '../../support/database.js';
 import { createReplica, type Replica, startRefinement, type Watcher } from '../../support/replica.js';
 import { createScriptedRuntime, type RuntimeScript } from '../../support/scripted-runtime.js';
 import type { ScriptedThread } from '../../support/scripted-thread.js';
+import { eventually } from '../../support/until.js';
 
 type Config = NonNullable<Parameters<typeof createReplica>[1]['config']>;
 
@@ -24,8 +25,9 @@ export async function createHouse(
   /** A refinement that runs, its run and a viewer of it. */
   const running = async (on: Replica = replica) => {
     const started = await startRefinement(on, 'ann');
-    const thread = runtime.threads.get(started.threadId);
-    if (thread === undefined) throw new Error('the run was not started');
+    // It is answered after 5 s, whether or not the runtime knows of the run by then.
+    await eventually('the run is there', () => runtime.threads.has(started.threadId));
+    const thread = runtime.threads.get(started.threadId) as ScriptedThread;
     const watcher = await on.watch('ann', started.threadId);
     return { ...started, thread, watcher };
   };
@@ -62,12 +64,3 @@ export async function giveToDeadNode(house: House, proposalId: string): Promise<
 export const ownerOf = (house: House, proposalId: string): Promise<string | null> =>
   house.pool.oneFirst(sql.type(z.object({ owner: z.string().nullable() }))`
     SELECT owner_node AS owner FROM proposals WHERE id = ${proposalId}`);
-
-/** Waits, at most 10 s, until it is so. */
-export async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`not within 10 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
