@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as wait } from 'node:timers/promises';
 import type { ProposalPhase, ProposalStatus } from '@ide-orchestrator/protocol';
 import { firstValueFrom, race, Subject, timer } from 'rxjs';
 import type { CommonQueryMethods } from 'slonik';
@@ -7,7 +6,6 @@ import { createActor } from 'xstate';
 import type { Config } from '../config.js';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { clearTakenOver } from '../db/threads.js';
-import { backOffDelayMs } from '../streams/back-off.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
 import type { WindowBudget } from '../streams/replay-window.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
@@ -23,6 +21,7 @@ import { createDroppedEnd } from './dropped-end.js';
 import { createGiveUpUnreached } from './give-up-unreached.js';
 import { createRowObserver } from './observe-row.js';
 import { createOlderFrames } from './older-frames.js';
+import { createPauses } from './pauses.js';
 import { createPhaseNotes } from './phase-notes.js';
 import { isPoisoned } from './poison.js';
 import type { ProposalLives } from './proposal-actors.js';
@@ -115,18 +114,8 @@ export function createThreadActor(
   const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
   const current = { attempt: row.attempt, jobId: row.jobId };
   const changed = new Subject<void>();
-  const sleep = async (milliseconds: number, signal?: AbortSignal) => {
-    await wait(milliseconds, undefined, signal ? { signal, ref: false } : { ref: false }).catch(
-      () => undefined,
-    );
-  };
-  const awayDelayMs = (failures: number) =>
-    10 +
-    backOffDelayMs(failures, {
-      baseMs: config.runs.reconnectBaseMs,
-      maxMs: config.runs.reconnectMaxMs,
-      random: deps.random,
-    });
+  const pauses = createPauses({ runs: config.runs, random: deps.random });
+  const { sleep, awayDelayMs } = pauses;
 
   let awaited = options.awaited;
   let ending: RunEnding | null = null;
@@ -283,14 +272,7 @@ export function createThreadActor(
     },
     from: notes.from,
     newId: randomUUID,
-    sleep,
-    retryDelayMs: (attempt) =>
-      backOffDelayMs(attempt - 1, {
-        baseMs: config.runs.retryBaseMs,
-        maxMs: config.runs.retryMaxMs,
-        random: deps.random,
-      }),
-    awayDelayMs,
+    ...pauses,
     onRetrying: notes.retrying,
     onCleanUpDue: deps.onCleanUpDue,
   });
