@@ -11,18 +11,15 @@ import { limitTime } from '../time-limit.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { Closed, InvokeAnswer, Of, ProposalEvent, Settled, Verdict } from './proposal-types.js';
 import type { RunInput } from './run-input.js';
-import { type SettleDeps, settleRun } from './settle-run.js';
 import type { TransitionJournal } from './transition-journal.js';
-import type { WaitingCommits, WaitingEnd } from './waiting-commits.js';
 
 interface ProposalActorsDeps {
   db: CommonQueryMethods;
   client: DeepAgentsRuntimeClient;
   journal: TransitionJournal;
   pipeline: ThreadPipeline;
-  settle: SettleDeps;
-  waitingCommits: WaitingCommits;
-  end: WaitingEnd;
+  /** Commits the end that a verdict means, then tells it. */
+  settle: (verdict: Verdict) => Promise<Settled>;
   proposalId: string;
   /** What every invoke sends, where it was just written; else it is read. */
   input: RunInput | null;
@@ -237,10 +234,9 @@ export function createProposalLives(): ProposalLives {
     closeAttempt: fromPromise<Closed, Of<{ attempt: number; failure: ProposalError | null }>>(
       ({ input, signal }) => closeAttempt(partsOf(input.threadId), input.failure, signal),
     ),
-    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) => {
-      const { waitingCommits, end, settle } = partsOf(input.threadId);
-      return waitingCommits.hold(end, () => settleRun(settle, input.verdict));
-    }),
+    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) =>
+      partsOf(input.threadId).settle(input.verdict),
+    ),
     followRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string | null }>>(
       ({ input }) => {
         const parts = partsOf(input.threadId);

@@ -17,7 +17,7 @@ import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
-import { createDroppedEnd } from './dropped-end.js';
+import { createEndCommit } from './commit-end.js';
 import { createGiveUpUnreached } from './give-up-unreached.js';
 import { createRowObserver } from './observe-row.js';
 import { createOlderFrames } from './older-frames.js';
@@ -175,9 +175,6 @@ export function createThreadActor(
     },
     row,
   );
-  /** Nobody waits for what the runtime has to say any more: the actor stops, or a cancel decides. */
-  const nobodyWaits = () => stopped || observer.seen().cancelRequestedAt !== null;
-  const askState = () => deps.client.getState(runtimeThreadId());
   const notes = createPhaseNotes(
     {
       db: deps.db,
@@ -211,52 +208,33 @@ export function createThreadActor(
     },
     row,
   );
+  const settle = createEndCommit({
+    db: deps.db,
+    client: deps.client,
+    journal,
+    pipeline,
+    notes,
+    watchdog,
+    waitingCommits: deps.waitingCommits,
+    transcripts: deps.transcripts,
+    proposalId,
+    attempt: () => current.attempt,
+    runtimeThreadId,
+    ending: () => ending,
+    nobodyWaits: () => stopped || observer.seen().cancelRequestedAt !== null,
+    sleep,
+    delayMs: awayDelayMs,
+    now: deps.now,
+    allowed: config.runs,
+    onCleanUpDue: deps.onCleanUpDue,
+    log,
+  });
   const leave = deps.lives.enter(threadId, {
     db: deps.db,
     client: deps.client,
     journal,
     pipeline,
-    settle: {
-      db: deps.db,
-      journal,
-      pipeline,
-      proposalId,
-      from: notes.from,
-      attempt: () => current.attempt,
-      ending: () => ending,
-      askState,
-      sleep,
-      delayMs: awayDelayMs,
-      pastDeadline: () => nobodyWaits() || watchdog.pastDeadline(),
-      mayAskAgain: () => !nobodyWaits() && deps.now() < watchdog.askUntil(),
-      allowed: config.runs,
-      onCommitted(status, code) {
-        notes.end(status, code);
-        if (status === 'failed') deps.onCleanUpDue();
-      },
-      onTranscriptLacking(epoch, upTo) {
-        const { held } = pipeline;
-        const generation = journal.generation();
-        void deps.transcripts.complete({
-          proposalId,
-          runtimeThreadId: runtimeThreadId(),
-          epoch,
-          generation,
-          upTo,
-          held,
-        });
-      },
-    },
-    waitingCommits: deps.waitingCommits,
-    end: createDroppedEnd({
-      pipeline,
-      ending: () => ending,
-      askState,
-      sleep,
-      delayMs: awayDelayMs,
-      isStopped: () => nobodyWaits() || watchdog.pastDeadline(),
-      log,
-    }),
+    settle,
     proposalId,
     input: options.input,
     traceId: options.traceId,

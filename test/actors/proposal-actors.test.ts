@@ -40,7 +40,7 @@ async function retrying() {
       },
       beginAttempt: (attempt: number) => begun.push(attempt),
     },
-    waitingCommits: { hold: () => new Promise(() => undefined) },
+    settle: () => new Promise(() => undefined),
     awaited: () => false,
     newId: () => 'job-2',
     onFact: () => undefined,
