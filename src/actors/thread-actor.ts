@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import type { ProposalPhase, ProposalStatus } from '@ide-orchestrator/protocol';
 import { firstValueFrom, race, Subject, timer } from 'rxjs';
 import type { CommonQueryMethods } from 'slonik';
 import { createActor } from 'xstate';
@@ -29,6 +28,7 @@ import type { ProposalState, Role } from './proposal-types.js';
 import type { RunInput } from './run-input.js';
 import { createStoredEnd } from './stored-end.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
+import { createThreadStanding } from './thread-standing.js';
 import { createThreadWatchdog } from './thread-watchdog.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
 import { createTransitionJournal } from './transition-journal.js';
@@ -125,6 +125,27 @@ export function createThreadActor(
   /** Viewers that are being let in: what they wait for may take seconds. */
   let attaching = 0;
 
+  const actor = createActor(deps.lives.machine, {
+    input: {
+      proposalId,
+      threadId,
+      attempt: row.attempt,
+      maxAttempts: config.runs.maxAttempts,
+      jobId: row.jobId,
+      runtimeThreadId: row.runtimeThreadId,
+      role: options.role,
+      status: row.status,
+      awaited: options.awaited,
+      cancelled: row.cancelRequestedAt !== null,
+      poisoned: isPoisoned(row),
+    },
+  });
+  const standing = createThreadStanding({
+    snapshot: () => actor.getSnapshot(),
+    row: () => observer.seen(),
+    jobId: () => current.jobId,
+  });
+  const { state, isFinal, runtimeThreadId } = standing;
   const pipeline = createThreadPipeline({
     threadId,
     firstEpoch: '1.1',
@@ -182,7 +203,7 @@ export function createThreadActor(
       metrics,
       log,
       attempt: () => current.attempt,
-      runtimeThreadId: () => actor.getSnapshot().context.runtimeThreadId,
+      runtimeThreadId: standing.namedThreadId,
       onNews: (outcome) =>
         outcome.kind === 'lost'
           ? actor.send({ type: 'row.lost' })
@@ -254,21 +275,6 @@ export function createThreadActor(
     onRetrying: notes.retrying,
     onCleanUpDue: deps.onCleanUpDue,
   });
-  const actor = createActor(deps.lives.machine, {
-    input: {
-      proposalId,
-      threadId,
-      attempt: row.attempt,
-      maxAttempts: config.runs.maxAttempts,
-      jobId: row.jobId,
-      runtimeThreadId: row.runtimeThreadId,
-      role: options.role,
-      status: row.status,
-      awaited: options.awaited,
-      cancelled: row.cancelRequestedAt !== null,
-      poisoned: isPoisoned(row),
-    },
-  });
   const giveUpUnreached = createGiveUpUnreached({
     db: deps.db,
     node: deps.node,
@@ -310,25 +316,6 @@ export function createThreadActor(
     },
     row,
   );
-
-  /** The run as the runtime names it. */
-  function runtimeThreadId(): string {
-    return actor.getSnapshot().context.runtimeThreadId ?? current.jobId;
-  }
-
-  function state(): ProposalState {
-    const { value } = actor.getSnapshot();
-    return (typeof value === 'string' ? value : value.live) as ProposalState;
-  }
-
-  const isFinal = () => actor.getSnapshot().hasTag('final');
-  const phase = (): ProposalPhase | null => {
-    const now = state();
-    if (isFinal()) return null;
-    if (now === 'following') return observer.seen().phase;
-    return now === 'cancelling' ? 'streaming' : (now as ProposalPhase);
-  };
-  const status = (): ProposalStatus => (isFinal() ? (state() as ProposalStatus) : 'processing');
 
   let before: ProposalState | null = null;
   function observeState(): void {
@@ -385,7 +372,12 @@ export function createThreadActor(
 
   const attach = createViewerEntrance({
     pipeline,
-    facts: () => ({ thread_id: threadId, proposal_id: proposalId, status: status(), phase: phase() }),
+    facts: () => ({
+      thread_id: threadId,
+      proposal_id: proposalId,
+      status: standing.status(),
+      phase: standing.phase(),
+    }),
     isFinal,
     isStopped: () => stopped,
     rowEpoch: () => epochOf(observer.seen()),
@@ -400,7 +392,7 @@ export function createThreadActor(
     threadId,
     proposalId,
     state,
-    role: () => (state() === 'following' ? 'reader' : 'owner'),
+    role: standing.role,
     async started(waitMs) {
       const until = deps.now() + waitMs;
       while (state() === 'invoking' && deps.now() < until && !stopped) {
@@ -408,8 +400,7 @@ export function createThreadActor(
       }
       while (state() === 'finalizing' && deps.now() < until && !stopped) await happens(until - deps.now());
       awaited = false;
-      const { verdict } = actor.getSnapshot().context;
-      if (verdict?.kind === 'refused') return 'refused';
+      if (standing.isRefused()) return 'refused';
       return state() === 'invoking' ? 'unknown' : 'started';
     },
     async opened(waitMs) {
