@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { firstValueFrom, race, Subject, timer } from 'rxjs';
 import type { CommonQueryMethods } from 'slonik';
 import { createActor } from 'xstate';
 import type { Config } from '../config.js';
@@ -29,6 +28,7 @@ import type { RunInput } from './run-input.js';
 import { createStoredEnd } from './stored-end.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createThreadStanding } from './thread-standing.js';
+import { createThreadWaits } from './thread-waits.js';
 import { createThreadWatchdog } from './thread-watchdog.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
 import { createTransitionJournal } from './transition-journal.js';
@@ -113,11 +113,9 @@ export function createThreadActor(
   const { threadId, proposalId } = row;
   const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
   const current = { attempt: row.attempt, jobId: row.jobId };
-  const changed = new Subject<void>();
   const pauses = createPauses({ runs: config.runs, random: deps.random });
   const { sleep, awayDelayMs } = pauses;
 
-  let awaited = options.awaited;
   let ending: RunEnding | null = null;
   let stopped = false;
   let idleFrom: number | null = deps.now();
@@ -181,6 +179,14 @@ export function createThreadActor(
     },
     onMerged: (frames) => metrics.websocketFramesMergedTotal.inc(frames),
     onLeftOut: (frames) => metrics.websocketFramesLeftOutTotal.inc(frames),
+  });
+  const waits = createThreadWaits({
+    state,
+    isRefused: standing.isRefused,
+    isKnown: pipeline.known,
+    isStopped: () => stopped,
+    awaited: options.awaited,
+    now: deps.now,
   });
   const journal = createTransitionJournal(
     {
@@ -263,7 +269,7 @@ export function createThreadActor(
     maxAttempts: config.runs.maxAttempts,
     cancelGraceMs: config.runs.cancelGraceMs,
     current,
-    awaited: () => awaited,
+    awaited: waits.awaited,
     onFact: hearFact,
     onReadError: (error) => {
       log.error({ err: error }, 'a pipeline broke');
@@ -331,14 +337,14 @@ export function createThreadActor(
     if (now === 'invoking' && left !== 'following') watchdog.attemptBegins();
     if (now === 'following' && left !== null) observer.beginFollowing();
     if (isFinal()) void reachEnd();
-    changed.next();
+    waits.changed();
     idleFrom = null;
   }
 
   function hearFact(fact: LifecycleFact): void {
     if (fact.type === 'runtime.ended' || fact.type === 'runtime.failed') ending = fact.ending;
     if (fact.type !== 'runtime.opened') return;
-    changed.next();
+    waits.changed();
     if (state() !== 'following') notes.epoch(fact.epoch.slice(fact.epoch.indexOf('.') + 1));
   }
 
@@ -346,7 +352,7 @@ export function createThreadActor(
   async function reachEnd(): Promise<void> {
     await stored.tell();
     settledHere = true;
-    changed.next();
+    waits.changed();
   }
 
   actor.subscribe({
@@ -364,11 +370,8 @@ export function createThreadActor(
     actor.stop();
     journal.abort();
     leave();
-    changed.next();
+    waits.changed();
   }
-
-  /** Waits for the next thing that happens, or for so long. */
-  const happens = (milliseconds: number) => firstValueFrom(race(changed, timer(Math.max(0, milliseconds))));
 
   const attach = createViewerEntrance({
     pipeline,
@@ -381,7 +384,7 @@ export function createThreadActor(
     isFinal,
     isStopped: () => stopped,
     rowEpoch: () => epochOf(observer.seen()),
-    happens,
+    happens: waits.happens,
     sleep,
     now: deps.now,
     // A reader's socket to the run is as good as the owner's.
@@ -393,21 +396,9 @@ export function createThreadActor(
     proposalId,
     state,
     role: standing.role,
-    async started(waitMs) {
-      const until = deps.now() + waitMs;
-      while (state() === 'invoking' && deps.now() < until && !stopped) {
-        await happens(until - deps.now());
-      }
-      while (state() === 'finalizing' && deps.now() < until && !stopped) await happens(until - deps.now());
-      awaited = false;
-      if (standing.isRefused()) return 'refused';
-      return state() === 'invoking' ? 'unknown' : 'started';
-    },
-    async opened(waitMs) {
-      const until = deps.now() + waitMs;
-      const opening = () => state() === 'invoking' || (state() === 'streaming' && !pipeline.known());
-      while (opening() && !stopped && deps.now() < until) await happens(until - deps.now());
-    },
+    started: waits.started,
+    opened: waits.opened,
+    ended: waits.ended,
     attach(viewer, position) {
       attaching++;
       return attach(viewer, position).finally(() => {
@@ -431,10 +422,6 @@ export function createThreadActor(
       }
       idleFrom ??= deps.now();
       return idleFrom;
-    },
-    async ended(waitMs) {
-      const until = deps.now() + waitMs;
-      while (state() === 'finalizing' && deps.now() < until) await happens(until - deps.now());
     },
     halt,
     stop() {
