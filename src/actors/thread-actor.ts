@@ -17,6 +17,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
 import { createEndCommit } from './commit-end.js';
 import { createGiveUpUnreached } from './give-up-unreached.js';
+import { createIdleTime } from './idle-time.js';
 import { createRowObserver } from './observe-row.js';
 import { createOlderFrames } from './older-frames.js';
 import { createPauses } from './pauses.js';
@@ -118,10 +119,6 @@ export function createThreadActor(
 
   let ending: RunEnding | null = null;
   let stopped = false;
-  let idleFrom: number | null = deps.now();
-  let settledHere = false;
-  /** Viewers that are being let in: what they wait for may take seconds. */
-  let attaching = 0;
 
   const actor = createActor(deps.lives.machine, {
     input: {
@@ -323,6 +320,13 @@ export function createThreadActor(
     row,
   );
 
+  const idle = createIdleTime({
+    // A reader without viewers reads for nobody; its row is looked at again when somebody comes, or it is taken over.
+    isAtRest: () => state() === 'following' || (isFinal() && stored.isTold()),
+    viewers: () => pipeline.fanOut.size(),
+    now: deps.now,
+  });
+
   let before: ProposalState | null = null;
   function observeState(): void {
     const now = state();
@@ -336,9 +340,9 @@ export function createThreadActor(
     // A reader that becomes the owner has heard the attempt already.
     if (now === 'invoking' && left !== 'following') watchdog.attemptBegins();
     if (now === 'following' && left !== null) observer.beginFollowing();
-    if (isFinal()) void reachEnd();
+    if (isFinal()) void stored.tell().then(waits.changed);
     waits.changed();
-    idleFrom = null;
+    idle.beginAnew();
   }
 
   function hearFact(fact: LifecycleFact): void {
@@ -346,13 +350,6 @@ export function createThreadActor(
     if (fact.type !== 'runtime.opened') return;
     waits.changed();
     if (state() !== 'following') notes.epoch(fact.epoch.slice(fact.epoch.indexOf('.') + 1));
-  }
-
-  /** Completed, failed or resolved, by our commit or by somebody else's. */
-  async function reachEnd(): Promise<void> {
-    await stored.tell();
-    settledHere = true;
-    waits.changed();
   }
 
   actor.subscribe({
@@ -399,12 +396,7 @@ export function createThreadActor(
     started: waits.started,
     opened: waits.opened,
     ended: waits.ended,
-    attach(viewer, position) {
-      attaching++;
-      return attach(viewer, position).finally(() => {
-        attaching--;
-      });
-    },
+    attach: (viewer, position) => idle.serving(attach(viewer, position)),
     observe: observer.observe,
     version: () => Math.max(journal.version(), observer.seen().version),
     viewers: () => pipeline.fanOut.viewers(),
@@ -413,16 +405,7 @@ export function createThreadActor(
       pipeline.fanOut.sweep(deps.now());
       if (!isFinal() && state() !== 'following') watchdog.tick(late);
     },
-    idleSince() {
-      // A reader without viewers reads for nobody; its row is looked at again when somebody comes, or it is taken over.
-      const atRest = state() === 'following' || (isFinal() && settledHere);
-      if (!atRest || attaching > 0 || pipeline.fanOut.size() > 0) {
-        idleFrom = null;
-        return null;
-      }
-      idleFrom ??= deps.now();
-      return idleFrom;
-    },
+    idleSince: idle.since,
     halt,
     stop() {
       halt();
