@@ -10,16 +10,15 @@ import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
 import type { RuntimeLog } from '../streams/runtime-log.js';
 import type { RuntimeFrames } from '../streams/runtime-socket.js';
 import type { LifecycleFact, RunEnding } from '../streams/stream-signals.js';
-import { createThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
+import { createActorPipeline, epochOf } from './actor-pipeline.js';
 import { createEndCommit } from './commit-end.js';
 import { createGiveUpUnreached } from './give-up-unreached.js';
 import { createIdleTime } from './idle-time.js';
 import { createRowObserver } from './observe-row.js';
-import { createOlderFrames } from './older-frames.js';
 import { createPauses } from './pauses.js';
 import { createPhaseNotes } from './phase-notes.js';
 import { isPoisoned } from './poison.js';
@@ -102,9 +101,6 @@ export interface ThreadActorOptions {
   traceparent: string | null;
 }
 
-/** The epoch that a row names. */
-const epochOf = (row: ThreadRow): string => row.finalEpoch ?? `${row.attempt}.${row.runtimeEpoch ?? 1}`;
-
 export function createThreadActor(
   deps: ThreadActorDeps,
   row: ThreadRow,
@@ -119,6 +115,7 @@ export function createThreadActor(
 
   let ending: RunEnding | null = null;
   let stopped = false;
+  const isStopped = () => stopped;
 
   const actor = createActor(deps.lives.machine, {
     input: {
@@ -141,47 +138,23 @@ export function createThreadActor(
     jobId: () => current.jobId,
   });
   const { state, isFinal, runtimeThreadId } = standing;
-  const pipeline = createThreadPipeline({
-    threadId,
-    firstEpoch: '1.1',
-    epoch: epochOf(row),
-    readBefore: options.role === 'reader' || row.runtimeThreadId !== null ? row.attempt : null,
-    runtimeFrames: deps.runtimeFrames,
-    client: deps.client,
-    windowBudget: deps.windowBudget,
-    older: createOlderFrames({
-      db: deps.db,
-      runtimeLog: deps.runtimeLog,
-      proposalId,
-      run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
-      isFinal: () => observer.seen().status !== 'processing' || isFinal() || pipeline.finished(),
-      isStopped: () => stopped,
-      sleep,
-      now: deps.now,
+  const pipeline = createActorPipeline(
+    {
+      ...deps,
       log,
-    }),
-    publish: deps.publish,
-    viewerBudgetBytes: config.viewers.budgetBytes,
-    viewerStuckMs: config.viewers.stuckMs,
-    frameCounts: deps.frameCounts,
-    reconnectDelayMs: awayDelayMs,
-    sleep,
-    now: deps.now,
-    // No number: such an epoch has no order, and no log of the runtime's.
-    randomEpoch: () => `r${randomUUID().slice(0, 8)}`,
-    onResume: (recovery) => metrics.streamResumesTotal.inc({ recovery }),
-    onStep(step) {
-      if (step === 'closed') metrics.websocketSlowClosesTotal.inc();
-      else metrics.websocketSlowStepsTotal.inc({ step });
+      pauses,
+      run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
+      isFinal: () => observer.seen().status !== 'processing' || isFinal(),
+      isStopped,
     },
-    onMerged: (frames) => metrics.websocketFramesMergedTotal.inc(frames),
-    onLeftOut: (frames) => metrics.websocketFramesLeftOutTotal.inc(frames),
-  });
+    row,
+    options.role,
+  );
   const waits = createThreadWaits({
     state,
     isRefused: standing.isRefused,
     isKnown: pipeline.known,
-    isStopped: () => stopped,
+    isStopped,
     awaited: options.awaited,
     now: deps.now,
   });
@@ -297,7 +270,7 @@ export function createThreadActor(
     sleep,
     delayMs: awayDelayMs,
     now: deps.now,
-    isStopped: () => stopped,
+    isStopped,
     log,
   });
   const observer = createRowObserver(
@@ -379,7 +352,7 @@ export function createThreadActor(
       phase: standing.phase(),
     }),
     isFinal,
-    isStopped: () => stopped,
+    isStopped,
     rowEpoch: () => epochOf(observer.seen()),
     happens: waits.happens,
     sleep,
