@@ -3,7 +3,6 @@ import type { CommonQueryMethods } from 'slonik';
 import { createActor } from 'xstate';
 import type { Config } from '../config.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { clearTakenOver } from '../db/threads.js';
 import type { FrameCounts } from '../streams/frame-counts.js';
 import type { WindowBudget } from '../streams/replay-window.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
@@ -13,25 +12,21 @@ import type { LifecycleFact, RunEnding } from '../streams/stream-signals.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { contextFromTraceparent } from '../telemetry/tracing.js';
 import { createActorPipeline, epochOf } from './actor-pipeline.js';
 import { createEndCommit } from './commit-end.js';
-import { createGiveUpUnreached } from './give-up-unreached.js';
 import { createIdleTime } from './idle-time.js';
 import { createRowObserver } from './observe-row.js';
+import { createOwnership } from './ownership.js';
 import { createPauses } from './pauses.js';
-import { createPhaseNotes } from './phase-notes.js';
 import { isPoisoned } from './poison.js';
 import type { ProposalLives } from './proposal-actors.js';
-import type { ProposalState, Role } from './proposal-types.js';
+import type { ProposalEvent, ProposalState, Role } from './proposal-types.js';
 import type { RunInput } from './run-input.js';
 import { createStoredEnd } from './stored-end.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
 import { createThreadStanding } from './thread-standing.js';
 import { createThreadWaits } from './thread-waits.js';
-import { createThreadWatchdog } from './thread-watchdog.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
-import { createTransitionJournal } from './transition-journal.js';
 import { createViewerEntrance } from './viewer-entrance.js';
 import type { WaitingCommits } from './waiting-commits.js';
 
@@ -106,7 +101,7 @@ export function createThreadActor(
   row: ThreadRow,
   options: ThreadActorOptions,
 ): ThreadActor {
-  const { config, metrics } = deps;
+  const { config } = deps;
   const { threadId, proposalId } = row;
   const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
   const current = { attempt: row.attempt, jobId: row.jobId };
@@ -158,53 +153,22 @@ export function createThreadActor(
     awaited: options.awaited,
     now: deps.now,
   });
-  const journal = createTransitionJournal(
+  const send = (event: ProposalEvent) => actor.send(event);
+  const ownership = createOwnership(
     {
-      db: deps.db,
-      node: deps.node,
-      newId: randomUUID,
-      sleep,
-      delayMs: awayDelayMs,
-      queryDeadlineMs: config.database.queryDeadlineMs,
-      onMoved: (moved) => observer.observe(moved),
-      trace: contextFromTraceparent(options.traceparent),
+      ...deps,
       log,
-    },
-    row,
-  );
-  const notes = createPhaseNotes(
-    {
-      db: deps.db,
-      journal,
-      metrics,
-      log,
+      pauses,
+      standing,
       attempt: () => current.attempt,
-      runtimeThreadId: standing.namedThreadId,
-      onNews: (outcome) =>
-        outcome.kind === 'lost'
-          ? actor.send({ type: 'row.lost' })
-          : actor.send({ type: 'row.finished', status: outcome.row.status }),
-    },
-    row,
-  );
-  const watchdog = createThreadWatchdog(
-    {
-      now: deps.now,
-      idleMs: config.runs.idleMs,
-      state,
       reads: pipeline.reads,
-      runtimeSilentMs: deps.client.silentMs,
-      onStalled: () => actor.send({ type: 'runtime.stalled' }),
-      onDeadline: () => actor.send({ type: 'deadline.passed' }),
-      onProven: () =>
-        void journal.append(
-          (fence) => clearTakenOver(deps.db, fence),
-          (now) => now.takenOver > 0,
-        ),
-      onUnreached: () => void giveUpUnreached(),
+      traceparent: options.traceparent,
+      onMoved: (moved) => observer.observe(moved),
+      send,
     },
     row,
   );
+  const { journal, notes, watchdog } = ownership;
   const settle = createEndCommit({
     db: deps.db,
     client: deps.client,
@@ -251,18 +215,6 @@ export function createThreadActor(
     onRetrying: notes.retrying,
     onCleanUpDue: deps.onCleanUpDue,
   });
-  const giveUpUnreached = createGiveUpUnreached({
-    db: deps.db,
-    node: deps.node,
-    journal,
-    notes,
-    attempt: () => current.attempt,
-    log,
-    runtimeSilentMs: deps.client.silentMs,
-    anotherReaches: deps.anotherReaches,
-    onGivenUp: () => deps.onGivenUp(threadId),
-    send: (event) => actor.send(event),
-  });
   const stored = createStoredEnd({
     db: deps.db,
     proposalId,
@@ -277,17 +229,15 @@ export function createThreadActor(
     {
       node: deps.node,
       maxAttempts: config.runs.maxAttempts,
-      journal,
-      notes,
+      ownership,
       pipeline,
-      watchdog,
       current,
       state,
       context: () => actor.getSnapshot().context,
-      send: (event) => actor.send(event),
+      send,
       onEndedElsewhere: () =>
         void stored.caughtUp().then((first) => {
-          if (first) actor.send({ type: 'row.finished', status: observer.seen().status });
+          if (first) send({ type: 'row.finished', status: observer.seen().status });
         }),
     },
     row,

@@ -28,14 +28,12 @@ function bench(state: ProposalState, row = rowOf(1)) {
   const deps = {
     node: 'me',
     maxAttempts: 4,
-    journal: {
-      version: () => world.version,
-      generation: () => world.generation,
+    ownership: {
+      journal: { version: () => world.version, generation: () => world.generation },
+      watchdog: { observe: () => undefined, attemptBegins: () => attempts.push(0) },
       adopt: ({ version }: ThreadRow) => adopted.push(version),
     },
-    notes: { adopt: () => undefined },
     pipeline: { beginAttempt: (attempt: number) => attempts.push(attempt) },
-    watchdog: { observe: () => undefined, own: () => undefined, attemptBegins: () => attempts.push(0) },
     current: { attempt: row.attempt, jobId: row.jobId },
     state: () => world.state,
     context: () =>
