@@ -8,7 +8,6 @@ import type { WindowBudget } from '../streams/replay-window.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
 import type { RuntimeLog } from '../streams/runtime-log.js';
 import type { RuntimeFrames } from '../streams/runtime-socket.js';
-import type { LifecycleFact, RunEnding } from '../streams/stream-signals.js';
 import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -16,6 +15,8 @@ import { createActorPipeline, epochOf } from './actor-pipeline.js';
 import { createEndCommit } from './commit-end.js';
 import { createIdleTime } from './idle-time.js';
 import { createRowObserver } from './observe-row.js';
+import { createRunObserver } from './observe-run.js';
+import { createStateObserver } from './observe-state.js';
 import { createOwnership } from './ownership.js';
 import { createPauses } from './pauses.js';
 import { isPoisoned } from './poison.js';
@@ -105,10 +106,10 @@ export function createThreadActor(
   const { threadId, proposalId } = row;
   const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
   const current = { attempt: row.attempt, jobId: row.jobId };
+  const attempt = () => current.attempt;
   const pauses = createPauses({ runs: config.runs, random: deps.random });
   const { sleep, awayDelayMs } = pauses;
 
-  let ending: RunEnding | null = null;
   let stopped = false;
   const isStopped = () => stopped;
 
@@ -129,7 +130,7 @@ export function createThreadActor(
   });
   const standing = createThreadStanding({
     snapshot: () => actor.getSnapshot(),
-    row: () => observer.seen(),
+    row: () => rows.seen(),
     jobId: () => current.jobId,
   });
   const { state, isFinal, runtimeThreadId } = standing;
@@ -139,7 +140,7 @@ export function createThreadActor(
       log,
       pauses,
       run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
-      isFinal: () => observer.seen().status !== 'processing' || isFinal(),
+      isFinal: () => rows.seen().status !== 'processing' || isFinal(),
       isStopped,
     },
     row,
@@ -160,15 +161,16 @@ export function createThreadActor(
       log,
       pauses,
       standing,
-      attempt: () => current.attempt,
+      attempt,
       reads: pipeline.reads,
       traceparent: options.traceparent,
-      onMoved: (moved) => observer.observe(moved),
+      onMoved: (moved) => rows.observe(moved),
       send,
     },
     row,
   );
   const { journal, notes, watchdog } = ownership;
+  const run = createRunObserver({ state, notes, onOpened: waits.changed });
   const settle = createEndCommit({
     db: deps.db,
     client: deps.client,
@@ -179,10 +181,10 @@ export function createThreadActor(
     waitingCommits: deps.waitingCommits,
     transcripts: deps.transcripts,
     proposalId,
-    attempt: () => current.attempt,
+    attempt,
     runtimeThreadId,
-    ending: () => ending,
-    nobodyWaits: () => stopped || observer.seen().cancelRequestedAt !== null,
+    ending: run.ending,
+    nobodyWaits: () => stopped || rows.seen().cancelRequestedAt !== null,
     sleep,
     delayMs: awayDelayMs,
     now: deps.now,
@@ -204,7 +206,7 @@ export function createThreadActor(
     cancelGraceMs: config.runs.cancelGraceMs,
     current,
     awaited: waits.awaited,
-    onFact: hearFact,
+    onFact: run.observe,
     onReadError: (error) => {
       log.error({ err: error }, 'a pipeline broke');
       deps.onBroken(threadId, error);
@@ -225,7 +227,7 @@ export function createThreadActor(
     isStopped,
     log,
   });
-  const observer = createRowObserver(
+  const rows = createRowObserver(
     {
       node: deps.node,
       maxAttempts: config.runs.maxAttempts,
@@ -237,7 +239,7 @@ export function createThreadActor(
       send,
       onEndedElsewhere: () =>
         void stored.caughtUp().then((first) => {
-          if (first) send({ type: 'row.finished', status: observer.seen().status });
+          if (first) send({ type: 'row.finished', status: rows.seen().status });
         }),
     },
     row,
@@ -250,30 +252,19 @@ export function createThreadActor(
     now: deps.now,
   });
 
-  let before: ProposalState | null = null;
-  function observeState(): void {
-    const now = state();
-    if (now === before) return;
-    const left = before;
-    before = now;
-    log.info({ from: left, to: now, attempt: current.attempt }, 'thread state');
-    if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
-    if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
-    if (now === 'retrying') ending = null;
-    // A reader that becomes the owner has heard the attempt already.
-    if (now === 'invoking' && left !== 'following') watchdog.attemptBegins();
-    if (now === 'following' && left !== null) observer.beginFollowing();
-    if (isFinal()) void stored.tell().then(waits.changed);
-    waits.changed();
-    idle.beginAnew();
-  }
-
-  function hearFact(fact: LifecycleFact): void {
-    if (fact.type === 'runtime.ended' || fact.type === 'runtime.failed') ending = fact.ending;
-    if (fact.type !== 'runtime.opened') return;
-    waits.changed();
-    if (state() !== 'following') notes.epoch(fact.epoch.slice(fact.epoch.indexOf('.') + 1));
-  }
+  const observeState = createStateObserver({
+    standing,
+    attempt,
+    ownership,
+    run,
+    row: rows,
+    onEnded: () => void stored.tell().then(waits.changed),
+    onChanged() {
+      waits.changed();
+      idle.beginAnew();
+    },
+    log,
+  });
 
   actor.subscribe({
     next: observeState,
@@ -303,7 +294,7 @@ export function createThreadActor(
     }),
     isFinal,
     isStopped,
-    rowEpoch: () => epochOf(observer.seen()),
+    rowEpoch: () => epochOf(rows.seen()),
     happens: waits.happens,
     sleep,
     now: deps.now,
@@ -320,10 +311,10 @@ export function createThreadActor(
     opened: waits.opened,
     ended: waits.ended,
     attach: (viewer, position) => idle.serving(attach(viewer, position)),
-    observe: observer.observe,
-    version: () => Math.max(journal.version(), observer.seen().version),
+    observe: rows.observe,
+    version: () => Math.max(journal.version(), rows.seen().version),
     viewers: () => pipeline.fanOut.viewers(),
-    accessVersion: () => observer.seen().accessVersion,
+    accessVersion: () => rows.seen().accessVersion,
     tick(late) {
       pipeline.fanOut.sweep(deps.now());
       if (!isFinal() && state() !== 'following') watchdog.tick(late);
