@@ -3,6 +3,7 @@ import type { ThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Ownership } from './ownership.js';
 import { isPoisoned } from './poison.js';
 import type { ProposalContext, ProposalEvent, ProposalState } from './proposal-types.js';
+import type { StoredEnd } from './stored-end.js';
 
 export interface RowObserverDeps {
   node: string;
@@ -14,8 +15,7 @@ export interface RowObserverDeps {
   state: () => ProposalState;
   context: () => ProposalContext;
   send: (event: ProposalEvent) => void;
-  /** The row has ended, and this replica reads on until it has what lies below the end. */
-  onEndedElsewhere: () => void;
+  stored: Pick<StoredEnd, 'caughtUp'>;
 }
 
 /** What a row means to a thread's actor when it is read again: it says who owns it, which attempt runs, how it ended. */
@@ -51,6 +51,11 @@ export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObs
     }
   }
 
+  /** A reader's viewers get what lies below the end before they get the end. */
+  async function endBehindOwner(): Promise<void> {
+    if (await deps.stored.caughtUp()) send({ type: 'row.finished', status: seen.status });
+  }
+
   return {
     seen: () => seen,
     beginFollowing() {
@@ -62,7 +67,7 @@ export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObs
       seen = now;
       watchdog.observe(now);
       if (now.status !== 'processing') {
-        if (deps.state() === 'following') return deps.onEndedElsewhere();
+        if (deps.state() === 'following') return void endBehindOwner();
         return send({ type: 'row.finished', status: now.status });
       }
       const ours = now.ownerNode === deps.node;

@@ -237,10 +237,7 @@ export function createThreadActor(
       state,
       context: () => actor.getSnapshot().context,
       send,
-      onEndedElsewhere: () =>
-        void stored.caughtUp().then((first) => {
-          if (first) send({ type: 'row.finished', status: rows.seen().status });
-        }),
+      stored,
     },
     row,
   );
