@@ -4,27 +4,32 @@ import type { Config } from '../config.js';
 import type { ThreadRow } from '../db/row-schemas.js';
 import { clearTakenOver } from '../db/threads.js';
 import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
+import type { RunEnding } from '../streams/stream-signals.js';
+import type { ThreadPipeline } from '../streams/thread-pipeline.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { contextFromTraceparent } from '../telemetry/tracing.js';
+import { createEndCommit, type EndCommitDeps } from './commit-end.js';
 import { createGiveUpUnreached } from './give-up-unreached.js';
 import type { Pauses } from './pauses.js';
 import { createPhaseNotes, type PhaseNotes } from './phase-notes.js';
-import type { ProposalEvent } from './proposal-types.js';
+import type { ProposalEvent, Settled, Verdict } from './proposal-types.js';
 import type { ThreadStanding } from './thread-standing.js';
 import { createThreadWatchdog, type ThreadWatchdog } from './thread-watchdog.js';
 import { createTransitionJournal, type TransitionJournal } from './transition-journal.js';
 
-export interface OwnershipDeps {
+export interface OwnershipDeps
+  extends Pick<EndCommitDeps, 'waitingCommits' | 'transcripts' | 'nobodyWaits' | 'onCleanUpDue'> {
   db: CommonQueryMethods;
   node: string;
-  client: Pick<DeepAgentsRuntimeClient, 'silentMs'>;
+  client: Pick<DeepAgentsRuntimeClient, 'getState' | 'silentMs'>;
+  pipeline: ThreadPipeline;
   config: Pick<Config, 'runs' | 'database'>;
   pauses: Pick<Pauses, 'sleep' | 'awayDelayMs'>;
-  standing: Pick<ThreadStanding, 'state' | 'namedThreadId'>;
+  standing: Pick<ThreadStanding, 'state' | 'namedThreadId' | 'runtimeThreadId'>;
   attempt: () => number;
-  /** Reads of the runtime's socket that brought frames, ever. */
-  reads: () => number;
+  /** How the runtime ended the attempt, where it did. */
+  ending: () => RunEnding | null;
   /** Of the request that asked for the run: its commits are part of that trace. */
   traceparent: string | null;
   /** Whether another replica that lives reaches the runtime. */
@@ -39,26 +44,29 @@ export interface OwnershipDeps {
   log: Logger;
 }
 
-/** What only the owner of a thread does: it makes the commits, notes the phases, watches the clock, and may give up. */
+/** What only the owner of a thread does: it makes the commits of the run, watches its clock, and may give it up. */
 export interface Ownership {
   journal: TransitionJournal;
   notes: PhaseNotes;
   watchdog: ThreadWatchdog;
+  /** Commits the end that a verdict means, then tells it. */
+  settle(verdict: Verdict): Promise<Settled>;
   /** The row names this replica, which has been a reader until now. */
   adopt(row: ThreadRow): void;
 }
 
 /** A reader has these parts, too: it may become the owner at any time. */
 export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership {
-  const { db, node, log, now, metrics, attempt, send, client, config } = deps;
-  const { state, namedThreadId } = deps.standing;
+  const { db, node, log, now, metrics, attempt, send, client, config, pipeline } = deps;
+  const { sleep, awayDelayMs: delayMs } = deps.pauses;
+  const { state, namedThreadId, runtimeThreadId } = deps.standing;
   const journal = createTransitionJournal(
     {
       db,
       node,
       newId: randomUUID,
-      sleep: deps.pauses.sleep,
-      delayMs: deps.pauses.awayDelayMs,
+      sleep,
+      delayMs,
       queryDeadlineMs: config.database.queryDeadlineMs,
       onMoved: deps.onMoved,
       trace: contextFromTraceparent(deps.traceparent),
@@ -100,7 +108,7 @@ export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership 
       now,
       idleMs: config.runs.idleMs,
       state,
-      reads: deps.reads,
+      reads: pipeline.reads,
       runtimeSilentMs: client.silentMs,
       onStalled: () => send({ type: 'runtime.stalled' }),
       onDeadline: () => send({ type: 'deadline.passed' }),
@@ -113,10 +121,22 @@ export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership 
     },
     row,
   );
+  const settle = createEndCommit({
+    ...deps,
+    journal,
+    notes,
+    watchdog,
+    proposalId: row.proposalId,
+    runtimeThreadId,
+    sleep,
+    delayMs,
+    allowed: config.runs,
+  });
   return {
     journal,
     notes,
     watchdog,
+    settle,
     adopt(taken) {
       journal.adopt(taken);
       notes.adopt(taken);

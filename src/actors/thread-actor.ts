@@ -12,7 +12,6 @@ import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
 import type { Logger } from '../telemetry/logger.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { createActorPipeline, epochOf } from './actor-pipeline.js';
-import { createEndCommit } from './commit-end.js';
 import { createIdleTime } from './idle-time.js';
 import { createRowObserver } from './observe-row.js';
 import { createRunObserver } from './observe-run.js';
@@ -160,9 +159,11 @@ export function createThreadActor(
       ...deps,
       log,
       pauses,
+      pipeline,
       standing,
       attempt,
-      reads: pipeline.reads,
+      ending: () => run.ending(),
+      nobodyWaits: () => stopped || rows.seen().cancelRequestedAt !== null,
       traceparent: options.traceparent,
       onMoved: (moved) => rows.observe(moved),
       send,
@@ -171,33 +172,11 @@ export function createThreadActor(
   );
   const { journal, notes, watchdog } = ownership;
   const run = createRunObserver({ state, notes, onOpened: waits.changed });
-  const settle = createEndCommit({
-    db: deps.db,
-    client: deps.client,
-    journal,
-    pipeline,
-    notes,
-    watchdog,
-    waitingCommits: deps.waitingCommits,
-    transcripts: deps.transcripts,
-    proposalId,
-    attempt,
-    runtimeThreadId,
-    ending: run.ending,
-    nobodyWaits: () => stopped || rows.seen().cancelRequestedAt !== null,
-    sleep,
-    delayMs: awayDelayMs,
-    now: deps.now,
-    allowed: config.runs,
-    onCleanUpDue: deps.onCleanUpDue,
-    log,
-  });
   const leave = deps.lives.enter(threadId, {
     db: deps.db,
     client: deps.client,
-    journal,
+    ownership,
     pipeline,
-    settle,
     proposalId,
     input: options.input,
     traceId: options.traceId,
@@ -211,10 +190,8 @@ export function createThreadActor(
       log.error({ err: error }, 'a pipeline broke');
       deps.onBroken(threadId, error);
     },
-    from: notes.from,
     newId: randomUUID,
     ...pauses,
-    onRetrying: notes.retrying,
     onCleanUpDue: deps.onCleanUpDue,
   });
   const stored = createStoredEnd({
@@ -283,12 +260,7 @@ export function createThreadActor(
 
   const attach = createViewerEntrance({
     pipeline,
-    facts: () => ({
-      thread_id: threadId,
-      proposal_id: proposalId,
-      status: standing.status(),
-      phase: standing.phase(),
-    }),
+    facts: standing.facts,
     isFinal,
     isStopped,
     rowEpoch: () => epochOf(rows.seen()),

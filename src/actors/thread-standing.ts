@@ -1,6 +1,7 @@
 import type { ProposalPhase, ProposalStatus } from '@ide-orchestrator/protocol';
 import type { SnapshotFrom } from 'xstate';
 import type { ThreadRow } from '../db/row-schemas.js';
+import type { SubscribedFacts } from '../streams/fan-out.js';
 import type { proposalMachine } from './proposal-machine.js';
 import type { ProposalState, Role } from './proposal-types.js';
 
@@ -21,8 +22,7 @@ export interface ThreadStanding {
   /** The first invoke was refused for certain. */
   isRefused(): boolean;
   /** As viewers are told of it; the row may not say so yet. */
-  status(): ProposalStatus;
-  phase(): ProposalPhase | null;
+  facts(): SubscribedFacts;
   /** The runtime's name of the run, once it gave one. */
   namedThreadId(): string | null;
   /** The run as the runtime names it, or will. */
@@ -35,18 +35,22 @@ export function createThreadStanding({ snapshot, row, jobId }: ThreadStandingDep
     return (typeof value === 'string' ? value : value.live) as ProposalState;
   };
   const isFinal = () => snapshot().hasTag('final');
+  const status = () => (isFinal() ? (state() as ProposalStatus) : 'processing');
+  const phase = (): ProposalPhase | null => {
+    const now = state();
+    if (isFinal()) return null;
+    if (now === 'following') return row().phase;
+    return now === 'cancelling' ? 'streaming' : (now as ProposalPhase);
+  };
   const namedThreadId = () => snapshot().context.runtimeThreadId;
   return {
     state,
     role: () => (state() === 'following' ? 'reader' : 'owner'),
     isFinal,
     isRefused: () => snapshot().context.verdict?.kind === 'refused',
-    status: () => (isFinal() ? (state() as ProposalStatus) : 'processing'),
-    phase() {
-      const now = state();
-      if (isFinal()) return null;
-      if (now === 'following') return row().phase;
-      return now === 'cancelling' ? 'streaming' : (now as ProposalPhase);
+    facts() {
+      const { threadId: thread_id, proposalId: proposal_id } = snapshot().context;
+      return { thread_id, proposal_id, status: status(), phase: phase() };
     },
     namedThreadId,
     runtimeThreadId: () => namedThreadId() ?? jobId(),
