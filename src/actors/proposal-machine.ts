@@ -84,10 +84,10 @@ function entryOf(input: ProposalInput): ProposalContext['entry'] {
   return input.poisoned ? 'poisoned' : 'invoking';
 }
 
-const missing = () => new Error('this actor is provided by thread-actor.ts');
+const missing = () => new Error('this actor is provided by proposal-actors.ts');
 
 /**
- * The proposal's life. Nothing here does anything: the invoked actors are provided by `thread-actor.ts`, and
+ * The proposal's life. Nothing here does anything: the invoked actors are provided by `proposal-actors.ts`, and
  * what must be durable is a state that waits for its commit (`settleRun`, `closeAttempt`).
  */
 export const proposalMachine = setup({

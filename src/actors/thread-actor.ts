@@ -1,61 +1,12 @@
-import { randomUUID } from 'node:crypto';
-import type { CommonQueryMethods } from 'slonik';
-import { createActor } from 'xstate';
-import type { Config } from '../config.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import type { FrameCounts } from '../streams/frame-counts.js';
-import type { WindowBudget } from '../streams/replay-window.js';
-import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
-import type { RuntimeLog } from '../streams/runtime-log.js';
-import type { RuntimeFrames } from '../streams/runtime-socket.js';
-import type { Publish, Viewer, ViewerPosition } from '../streams/viewer.js';
-import type { Logger } from '../telemetry/logger.js';
-import type { Metrics } from '../telemetry/metrics.js';
-import { createActorPipeline, epochOf } from './actor-pipeline.js';
-import { createIdleTime } from './idle-time.js';
-import { createRowObserver } from './observe-row.js';
-import { createRunObserver } from './observe-run.js';
-import { createStateObserver } from './observe-state.js';
-import { createOwnership } from './ownership.js';
-import { createPauses } from './pauses.js';
-import { isPoisoned } from './poison.js';
-import type { ProposalLives } from './proposal-actors.js';
-import type { ProposalEvent, ProposalState, Role } from './proposal-types.js';
-import type { RunInput } from './run-input.js';
-import { createStoredEnd } from './stored-end.js';
+import type { Viewer, ViewerPosition } from '../streams/viewer.js';
+import { epochOf } from './actor-pipeline.js';
+import type { ProposalState, Role } from './proposal-types.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
-import { createThreadStanding } from './thread-standing.js';
-import { createThreadWaits } from './thread-waits.js';
-import type { TranscriptKeeper } from './transcript-keeper.js';
+import { createThreadParts, type ThreadActorOptions, type ThreadPartsDeps } from './thread-parts.js';
 import { createViewerEntrance } from './viewer-entrance.js';
-import type { WaitingCommits } from './waiting-commits.js';
 
-export interface ThreadActorDeps {
-  db: CommonQueryMethods;
-  client: DeepAgentsRuntimeClient;
-  runtimeFrames: RuntimeFrames;
-  runtimeLog: RuntimeLog;
-  publish: Publish;
-  windowBudget: WindowBudget;
-  frameCounts: FrameCounts;
-  lives: ProposalLives;
-  transcripts: Pick<TranscriptKeeper, 'complete'>;
-  waitingCommits: WaitingCommits;
-  config: Pick<Config, 'runs' | 'viewers' | 'database'>;
-  metrics: Metrics;
-  log: Logger;
-  node: string;
-  random: () => number;
-  /** Monotonic milliseconds. */
-  now: () => number;
-  onCleanUpDue: () => void;
-  /** Whether another replica that lives reaches the runtime. */
-  anotherReaches: () => boolean;
-  /** The thread was given up to whoever reaches the runtime; this replica is a reader of it now. */
-  onGivenUp: (threadId: string) => void;
-  /** The actor broke: it is to be forgotten, and revived from its row. */
-  onBroken: (threadId: string, error: unknown) => void;
-}
+export type ThreadActorDeps = Omit<ThreadPartsDeps, 'isStopped'>;
 
 /** One live thread on this replica. */
 export interface ThreadActor {
@@ -86,178 +37,20 @@ export interface ThreadActor {
   stop(): void;
 }
 
-export interface ThreadActorOptions {
-  role: Role;
-  /** The request that made the proposal waits for the first invoke. */
-  awaited: boolean;
-  /** The proposal's input, where it was just written. */
-  input: RunInput | null;
-  traceId: string;
-  traceparent: string | null;
-}
-
+/** Makes a thread's actor from its row, and starts it. */
 export function createThreadActor(
   deps: ThreadActorDeps,
   row: ThreadRow,
   options: ThreadActorOptions,
 ): ThreadActor {
-  const { config } = deps;
+  const { now } = deps;
   const { threadId, proposalId } = row;
   const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
-  const current = { attempt: row.attempt, jobId: row.jobId };
-  const attempt = () => current.attempt;
-  const pauses = createPauses({ runs: config.runs, random: deps.random });
-  const { sleep, awayDelayMs } = pauses;
-
   let stopped = false;
   const isStopped = () => stopped;
-
-  const actor = createActor(deps.lives.machine, {
-    input: {
-      proposalId,
-      threadId,
-      attempt: row.attempt,
-      maxAttempts: config.runs.maxAttempts,
-      jobId: row.jobId,
-      runtimeThreadId: row.runtimeThreadId,
-      role: options.role,
-      status: row.status,
-      awaited: options.awaited,
-      cancelled: row.cancelRequestedAt !== null,
-      poisoned: isPoisoned(row),
-    },
-  });
-  const standing = createThreadStanding({
-    snapshot: () => actor.getSnapshot(),
-    row: () => rows.seen(),
-    jobId: () => current.jobId,
-  });
-  const { state, isFinal, runtimeThreadId } = standing;
-  const pipeline = createActorPipeline(
-    {
-      ...deps,
-      log,
-      pauses,
-      run: () => ({ attempt: current.attempt, threadId: runtimeThreadId() }),
-      isFinal: () => rows.seen().status !== 'processing' || isFinal(),
-      isStopped,
-    },
-    row,
-    options.role,
-  );
-  const waits = createThreadWaits({
-    state,
-    isRefused: standing.isRefused,
-    isKnown: pipeline.known,
-    isStopped,
-    awaited: options.awaited,
-    now: deps.now,
-  });
-  const send = (event: ProposalEvent) => actor.send(event);
-  const ownership = createOwnership(
-    {
-      ...deps,
-      log,
-      pauses,
-      pipeline,
-      standing,
-      attempt,
-      ending: () => run.ending(),
-      nobodyWaits: () => stopped || rows.seen().cancelRequestedAt !== null,
-      traceparent: options.traceparent,
-      onMoved: (moved) => rows.observe(moved),
-      send,
-    },
-    row,
-  );
-  const { journal, notes, watchdog } = ownership;
-  const run = createRunObserver({ state, notes, onOpened: waits.changed });
-  const leave = deps.lives.enter(threadId, {
-    db: deps.db,
-    client: deps.client,
-    ownership,
-    pipeline,
-    proposalId,
-    input: options.input,
-    traceId: options.traceId,
-    traceparent: options.traceparent,
-    maxAttempts: config.runs.maxAttempts,
-    cancelGraceMs: config.runs.cancelGraceMs,
-    current,
-    awaited: waits.awaited,
-    onFact: run.observe,
-    onReadError: (error) => {
-      log.error({ err: error }, 'a pipeline broke');
-      deps.onBroken(threadId, error);
-    },
-    newId: randomUUID,
-    ...pauses,
-    onCleanUpDue: deps.onCleanUpDue,
-  });
-  const stored = createStoredEnd({
-    db: deps.db,
-    proposalId,
-    pipeline,
-    sleep,
-    delayMs: awayDelayMs,
-    now: deps.now,
-    isStopped,
-    log,
-  });
-  const rows = createRowObserver(
-    {
-      node: deps.node,
-      maxAttempts: config.runs.maxAttempts,
-      ownership,
-      pipeline,
-      current,
-      state,
-      context: () => actor.getSnapshot().context,
-      send,
-      stored,
-    },
-    row,
-  );
-
-  const idle = createIdleTime({
-    // A reader without viewers reads for nobody; its row is looked at again when somebody comes, or it is taken over.
-    isAtRest: () => state() === 'following' || (isFinal() && stored.isTold()),
-    viewers: () => pipeline.fanOut.size(),
-    now: deps.now,
-  });
-
-  const observeState = createStateObserver({
-    standing,
-    attempt,
-    ownership,
-    run,
-    row: rows,
-    onEnded: () => void stored.tell().then(waits.changed),
-    onChanged() {
-      waits.changed();
-      idle.beginAnew();
-    },
-    log,
-  });
-
-  actor.subscribe({
-    next: observeState,
-    error: (error) => {
-      log.error({ err: error }, 'a thread actor broke');
-      deps.onBroken(threadId, error);
-    },
-  });
-  actor.start();
-  observeState();
-
-  function halt(): void {
-    stopped = true;
-    actor.stop();
-    journal.abort();
-    leave();
-    waits.changed();
-  }
-
+  const parts = createThreadParts({ ...deps, log, isStopped }, row, options);
+  const { machine, standing, pipeline, waits, idle, ownership, rows } = parts;
+  const { state, isFinal } = standing;
   const attach = createViewerEntrance({
     pipeline,
     facts: standing.facts,
@@ -265,11 +58,29 @@ export function createThreadActor(
     isStopped,
     rowEpoch: () => epochOf(rows.seen()),
     happens: waits.happens,
-    sleep,
-    now: deps.now,
+    sleep: parts.pauses.sleep,
+    now,
     // A reader's socket to the run is as good as the owner's.
     sendToRun: (message) => (state() === 'streaming' || state() === 'following') && pipeline.send(message),
   });
+
+  machine.subscribe({
+    next: parts.observeState,
+    error: (error) => {
+      log.error({ err: error }, 'a thread actor broke');
+      deps.onBroken(threadId, error);
+    },
+  });
+  machine.start();
+  parts.observeState();
+
+  function halt(): void {
+    stopped = true;
+    machine.stop();
+    ownership.journal.abort();
+    parts.leave();
+    waits.changed();
+  }
 
   return {
     threadId,
@@ -281,12 +92,12 @@ export function createThreadActor(
     ended: waits.ended,
     attach: (viewer, position) => idle.serving(attach(viewer, position)),
     observe: rows.observe,
-    version: () => Math.max(journal.version(), rows.seen().version),
+    version: () => Math.max(ownership.journal.version(), rows.seen().version),
     viewers: () => pipeline.fanOut.viewers(),
     accessVersion: () => rows.seen().accessVersion,
     tick(late) {
-      pipeline.fanOut.sweep(deps.now());
-      if (!isFinal() && state() !== 'following') watchdog.tick(late);
+      pipeline.fanOut.sweep(now());
+      if (!isFinal() && state() !== 'following') ownership.watchdog.tick(late);
     },
     idleSince: idle.since,
     halt,
