@@ -1,11 +1,9 @@
 import { AsyncResource } from 'node:async_hooks';
 import { setTimeout as wait } from 'node:timers/promises';
 import { context } from '@opentelemetry/api';
-import { findThreadFor } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { giveUpOwned, isDeleted, readThread, rereadThreads, unfinishedOwnedBy } from '../db/threads.js';
+import { giveUpOwned, readThread, rereadThreads, unfinishedOwnedBy } from '../db/threads.js';
 import { AppError } from '../errors.js';
-import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
 import { createAccessWatch } from './access-watch.js';
 import { createProposalLives } from './proposal-actors.js';
@@ -13,6 +11,7 @@ import type { RunInput } from './run-input.js';
 import { createTakeOvers } from './take-overs.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
+import { createViewerAccess } from './viewer-access.js';
 import { createWaitingCommits } from './waiting-commits.js';
 
 export interface ThreadRegistryDeps
@@ -40,8 +39,6 @@ const OWN_ROWS_MS = 2_000;
 const SWEEP_MS = 5_000;
 /** A tick that comes this much late says that the process stood still. */
 const LATE_MS = 1_000;
-/** Of a thread whose access never changed. */
-const FIRST_ACCESS_VERSION = 1;
 /** A thread that was taken over keeps the next one waiting until its run is being read, this long at most. */
 const OPENING_MS = 250;
 /** For all of the handing over, so that a database that is away cannot keep the process from ending in time. */
@@ -63,8 +60,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
-  /** Access versions that viewers were judged by since they were let in. */
-  const judgedBy = new WeakMap<Viewer, number>();
+  const access = createViewerAccess({ db });
   const accessWatch = createAccessWatch({
     unknownMs: deps.config.viewers.accessUnknownMs,
     now: deps.now,
@@ -140,34 +136,15 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       rows.map(async (seen) => {
         const actor = live.get(seen.threadId);
         if (actor === undefined) return;
-        await recheckViewers(actor, seen.accessVersion);
+        await access.checkSince(actor, seen.accessVersion);
         if (seen.version === actor.version()) return;
         // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
         const deleted = seen.cancelRequested || seen.status === 'resolved';
-        if (deleted) for (const viewer of actor.viewers()) await recheck(actor.threadId, viewer);
+        if (deleted) await access.checkAll(actor);
         const row = await readThread(db, { threadId: seen.threadId });
         if (row !== null) actor.observe(row);
       }),
     );
-  }
-
-  /**
-   * Access was withdrawn, or the workflow deleted: who may not look any more goes. Each viewer remembers by itself what it
-   * was judged by, so that one which joined while others were being judged is not passed over.
-   */
-  async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
-    if (accessVersion === FIRST_ACCESS_VERSION) return;
-    for (const viewer of actor.viewers()) {
-      if ((judgedBy.get(viewer) ?? viewer.accessVersion) >= accessVersion) continue;
-      await recheck(actor.threadId, viewer);
-      judgedBy.set(viewer, accessVersion);
-    }
-  }
-
-  async function recheck(threadId: string, viewer: Viewer): Promise<void> {
-    if ((await findThreadFor(db, { threadId, userId: viewer.userId })) !== null) return;
-    if (await isDeleted(db, { threadId })) viewer.close(4404, 'deleted');
-    else viewer.close(4403, 'access_withdrawn');
   }
 
   async function guarded(what: string, work: () => Promise<void>): Promise<void> {
@@ -259,7 +236,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       // Access may have been withdrawn between the upgrade and now.
       if (viewer.accessVersion < actor.accessVersion()) {
         try {
-          await recheck(threadId, viewer);
+          await access.check(threadId, viewer);
         } catch (error) {
           // Whoever called has nothing to detach yet.
           attachment.detach();
