@@ -1,25 +1,21 @@
 import type { ThreadRow } from '../db/row-schemas.js';
 import type { ThreadPipeline } from '../streams/thread-pipeline.js';
-import type { PhaseNotes } from './phase-notes.js';
+import type { Ownership } from './ownership.js';
 import { isPoisoned } from './poison.js';
 import type { ProposalContext, ProposalEvent, ProposalState } from './proposal-types.js';
-import type { ThreadWatchdog } from './thread-watchdog.js';
-import type { TransitionJournal } from './transition-journal.js';
+import type { StoredEnd } from './stored-end.js';
 
 export interface RowObserverDeps {
   node: string;
   maxAttempts: number;
-  journal: TransitionJournal;
-  notes: PhaseNotes;
+  ownership: Pick<Ownership, 'journal' | 'watchdog' | 'adopt'>;
   pipeline: Pick<ThreadPipeline, 'beginAttempt'>;
-  watchdog: ThreadWatchdog;
   /** The attempt that the row names; moves with the row. */
   current: { attempt: number; jobId: string };
   state: () => ProposalState;
   context: () => ProposalContext;
   send: (event: ProposalEvent) => void;
-  /** The row has ended, and this replica reads on until it has what lies below the end. */
-  onEndedElsewhere: () => void;
+  stored: Pick<StoredEnd, 'caughtUp'>;
 }
 
 /** What a row means to a thread's actor when it is read again: it says who owns it, which attempt runs, how it ended. */
@@ -32,7 +28,8 @@ export interface RowObserver {
 }
 
 export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObserver {
-  const { journal, current, send } = deps;
+  const { ownership, current, send } = deps;
+  const { journal, watchdog } = ownership;
   let seen = row;
 
   function follow(now: ThreadRow, ours: boolean): void {
@@ -42,18 +39,21 @@ export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObs
     const named = runtimeThreadId !== null && runtimeThreadId !== (context.runtimeThreadId ?? jobId);
     Object.assign(current, { attempt, jobId });
     if (advanced) {
-      deps.watchdog.attemptBegins();
+      watchdog.attemptBegins();
       const told = { attempt, max: deps.maxAttempts, delay_ms: 0, epoch: `${attempt}.1` };
       deps.pipeline.beginAttempt(attempt, { event_type: 'on_retry', data: told });
     }
     if (ours) {
-      journal.adopt(now);
-      deps.notes.adopt(now);
-      deps.watchdog.own(now);
+      ownership.adopt(now);
       send({ type: 'row.gained', attempt, jobId, runtimeThreadId, poisoned: isPoisoned(now) });
     } else if (advanced || named) {
       send({ type: 'row.advanced', attempt, jobId, runtimeThreadId });
     }
+  }
+
+  /** A reader's viewers get what lies below the end before they get the end. */
+  async function endBehindOwner(): Promise<void> {
+    if (await deps.stored.caughtUp()) send({ type: 'row.finished', status: seen.status });
   }
 
   return {
@@ -65,9 +65,9 @@ export function createRowObserver(deps: RowObserverDeps, row: ThreadRow): RowObs
       // Two looks at once may come back in either order, and behind a commit of ours: nothing goes backwards.
       if (now.version < Math.max(seen.version, journal.version())) return;
       seen = now;
-      deps.watchdog.observe(now);
+      watchdog.observe(now);
       if (now.status !== 'processing') {
-        if (deps.state() === 'following') return deps.onEndedElsewhere();
+        if (deps.state() === 'following') return void endBehindOwner();
         return send({ type: 'row.finished', status: now.status });
       }
       const ours = now.ownerNode === deps.node;

@@ -8,21 +8,16 @@ import type { DeepAgentsRuntimeClient } from '../streams/runtime-client.js';
 import type { LifecycleFact } from '../streams/stream-signals.js';
 import type { RunToRead, ThreadPipeline } from '../streams/thread-pipeline.js';
 import { limitTime } from '../time-limit.js';
+import type { Ownership } from './ownership.js';
 import { proposalMachine } from './proposal-machine.js';
 import type { Closed, InvokeAnswer, Of, ProposalEvent, Settled, Verdict } from './proposal-types.js';
 import type { RunInput } from './run-input.js';
-import { type SettleDeps, settleRun } from './settle-run.js';
-import type { TransitionJournal } from './transition-journal.js';
-import type { WaitingCommits, WaitingEnd } from './waiting-commits.js';
 
 interface ProposalActorsDeps {
   db: CommonQueryMethods;
   client: DeepAgentsRuntimeClient;
-  journal: TransitionJournal;
+  ownership: Pick<Ownership, 'journal' | 'notes' | 'settle'>;
   pipeline: ThreadPipeline;
-  settle: SettleDeps;
-  waitingCommits: WaitingCommits;
-  end: WaitingEnd;
   proposalId: string;
   /** What every invoke sends, where it was just written; else it is read. */
   input: RunInput | null;
@@ -39,16 +34,12 @@ interface ProposalActorsDeps {
   onFact: (fact: LifecycleFact) => void;
   /** The pipeline broke: a fault of ours, not of the run. */
   onReadError: (error: unknown) => void;
-  /** Where the row stands, for the audit. */
-  from: () => string;
   newId: () => string;
   sleep: (milliseconds: number, signal?: AbortSignal) => Promise<void>;
   /** Milliseconds before the next attempt. */
   retryDelayMs: (attempt: number) => number;
   /** Milliseconds before the next call, after so many that were not answered. */
   awayDelayMs: (failures: number) => number;
-  /** The commit of the next attempt is made. */
-  onRetrying: () => void;
   /** A clean-up has fallen due. */
   onCleanUpDue: () => void;
 }
@@ -127,14 +118,15 @@ async function closeAttempt(
   signal: AbortSignal,
 ): Promise<Closed> {
   const { attempt } = deps.current;
+  const { journal, notes } = deps.ownership;
   // The runtime's own word, which may hold what PostgreSQL refuses.
   const code = storableText(failure?.code ?? 'runtime_error');
   const next = { attempt: attempt + 1, jobId: deps.newId() };
   const delay = deps.retryDelayMs(attempt);
-  const outcome = await deps.journal.append(
+  const outcome = await journal.append(
     (fence) =>
       commitRetry(deps.db, fence, {
-        from: deps.from(),
+        from: notes.from(),
         event: 'attempt.failed',
         attempt,
         nextAttempt: next.attempt,
@@ -149,7 +141,7 @@ async function closeAttempt(
   if (outcome.kind === 'refused') throw outcome.error;
   if (outcome.kind !== 'committed') return { kind: 'lost' };
   Object.assign(deps.current, next);
-  deps.onRetrying();
+  notes.retrying();
   deps.onCleanUpDue();
   // The machine waits no longer: a cancel came, or a reader follows the thread, with an attempt of its own to tell.
   if (signal.aborted) return { kind: 'lost' };
@@ -237,10 +229,9 @@ export function createProposalLives(): ProposalLives {
     closeAttempt: fromPromise<Closed, Of<{ attempt: number; failure: ProposalError | null }>>(
       ({ input, signal }) => closeAttempt(partsOf(input.threadId), input.failure, signal),
     ),
-    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) => {
-      const { waitingCommits, end, settle } = partsOf(input.threadId);
-      return waitingCommits.hold(end, () => settleRun(settle, input.verdict));
-    }),
+    settleRun: fromPromise<Settled, Of<{ verdict: Verdict }>>(({ input }) =>
+      partsOf(input.threadId).ownership.settle(input.verdict),
+    ),
     followRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string | null }>>(
       ({ input }) => {
         const parts = partsOf(input.threadId);

@@ -10,62 +10,21 @@ import type {
   Settled,
   Verdict,
 } from './proposal-types.js';
-
-/** Failures after which another attempt would meet the same. */
-const NEVER_RETRIED = new Set([
-  'cancelled',
-  'completed_without_files',
-  'oversized',
-  'invalid_frame',
-  'invalid_content',
-  'runtime_rejected',
-  'poisoned',
-]);
-
-export function isRetryable(error: ProposalError): boolean {
-  return error.retryable && !NEVER_RETRIED.has(error.code);
-}
-
-const failure = (code: string, message: string, retryable: boolean): ProposalError => ({
-  code,
-  message,
-  retryable,
-});
-const cancelled = failure('cancelled', 'The run was cancelled.', false);
-const lost = failure('lost', 'The runtime no longer knows the run.', true);
-const stalled = failure('stalled', 'The run stopped sending.', true);
-const oversized = failure('oversized', 'The runtime sent a frame over the limit.', false);
-const unreachable = failure('runtime_unavailable', 'The runtime could not be reached in time.', true);
-const poisoned = failure('poisoned', 'The run brought down one replica after the other.', false);
-const tooLong = failure('deadline_exceeded', 'The run took too long.', true);
-
-const failed = (error: ProposalError, byRuntime = false): Verdict => ({ kind: 'failed', error, byRuntime });
-
-const overdue = (error: ProposalError): Verdict => ({ kind: 'overdue', error });
-
-/** The error of a `runtime.failed` fact in the shape that is stored; a missing `retryable` counts as true. */
-function errorOf(event: Extract<ProposalEvent, { type: 'runtime.failed' }>): ProposalError {
-  return failure(
-    event.error.code ?? 'runtime_error',
-    event.error.message ?? 'The run failed without saying why.',
-    event.error.retryable ?? true,
-  );
-}
-
-/** A certain answer to an invoke that is not the start of a run. */
-function refusedVerdict(answer: InvokeAnswer): Verdict {
-  switch (answer.kind) {
-    case 'refused':
-      return { kind: 'refused', error: failure('runtime_unavailable', answer.message, true) };
-    case 'rejected':
-      return failed(failure('runtime_rejected', answer.message, false));
-    default:
-      return failed(lost);
-  }
-}
-
-const endedByRuntime = (verdict: Verdict | null) =>
-  verdict?.kind === 'completed' || (verdict?.kind === 'failed' && verdict.byRuntime);
+import {
+  cancelled,
+  endedByRuntime,
+  errorOf,
+  failed,
+  isRetryable,
+  lost,
+  overdue,
+  oversized,
+  poisoned,
+  refusedVerdict,
+  stalled,
+  tooLong,
+  unreachable,
+} from './verdicts.js';
 
 /** The status that the row has now, by our commit or by somebody else's; null where another replica goes on. */
 function statusOf(output: Settled | Closed): ProposalStatus | null {
@@ -84,10 +43,10 @@ function entryOf(input: ProposalInput): ProposalContext['entry'] {
   return input.poisoned ? 'poisoned' : 'invoking';
 }
 
-const missing = () => new Error('this actor is provided by thread-actor.ts');
+const missing = () => new Error('this actor is provided by proposal-actors.ts');
 
 /**
- * The proposal's life. Nothing here does anything: the invoked actors are provided by `thread-actor.ts`, and
+ * The proposal's life. Nothing here does anything: the invoked actors are provided by `proposal-actors.ts`, and
  * what must be durable is a state that waits for its commit (`settleRun`, `closeAttempt`).
  */
 export const proposalMachine = setup({

@@ -20,6 +20,8 @@ export interface StoredEndDeps {
 export interface StoredEnd {
   /** Gives them to the viewers; resolves when that is done, or there are none. */
   tell(): Promise<void>;
+  /** Nothing of the end is left to be told. */
+  isTold(): boolean;
   /** Resolves when this replica's own socket has brought all that lies below the end; false where somebody waits already. */
   caughtUp(): Promise<boolean>;
 }
@@ -31,13 +33,15 @@ export function createStoredEnd(deps: StoredEndDeps): StoredEnd {
   const { pipeline, log } = deps;
   const read = () => readLastFrames(deps.db, { proposalId: deps.proposalId });
   let catchingUp = false;
+  let told = false;
 
   return {
+    isTold: () => told,
     async tell() {
       for (let failures = 0; !deps.isStopped() && !pipeline.finished(); failures++) {
         try {
           const last = await read();
-          if (last === null || pipeline.finished()) return;
+          if (last === null || pipeline.finished()) break;
           const frames = last.frames.map(({ seq, bytes }) => ({ number: seq, bytes }));
           pipeline.finish({ epoch: last.epoch, frames });
         } catch (error) {
@@ -45,6 +49,7 @@ export function createStoredEnd(deps: StoredEndDeps): StoredEnd {
           await deps.sleep(deps.delayMs(failures));
         }
       }
+      told = true;
     },
     async caughtUp() {
       if (catchingUp) return false;

@@ -1,18 +1,18 @@
 import { AsyncResource } from 'node:async_hooks';
-import { setTimeout as wait } from 'node:timers/promises';
 import { context } from '@opentelemetry/api';
-import { findThreadFor } from '../db/proposals.js';
 import type { ThreadRow } from '../db/row-schemas.js';
-import { giveUpOwned, isDeleted, readThread, rereadThreads, unfinishedOwnedBy } from '../db/threads.js';
+import { readThread, rereadThreads, unfinishedOwnedBy } from '../db/threads.js';
 import { AppError } from '../errors.js';
-import type { Viewer } from '../streams/viewer.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
 import { createAccessWatch } from './access-watch.js';
+import { createHandOver } from './hand-over.js';
 import { createProposalLives } from './proposal-actors.js';
+import { createRounds, guarded } from './rounds.js';
 import type { RunInput } from './run-input.js';
 import { createTakeOvers } from './take-overs.js';
 import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
+import { createViewerAccess } from './viewer-access.js';
 import { createWaitingCommits } from './waiting-commits.js';
 
 export interface ThreadRegistryDeps
@@ -40,31 +40,21 @@ const OWN_ROWS_MS = 2_000;
 const SWEEP_MS = 5_000;
 /** A tick that comes this much late says that the process stood still. */
 const LATE_MS = 1_000;
-/** Of a thread whose access never changed. */
-const FIRST_ACCESS_VERSION = 1;
 /** A thread that was taken over keeps the next one waiting until its run is being read, this long at most. */
 const OPENING_MS = 250;
-/** For all of the handing over, so that a database that is away cannot keep the process from ending in time. */
-const HAND_OVER_MS = 8_000;
-/** Of that, what has begun already gets so much, and an end that is being committed. */
-const BEGUN_WAIT_MS = 2_000;
-const ENDING_WAIT_MS = 5_000;
-const REST_WAIT_MS = 2_000;
-const GIVE_UP_BATCH = 200;
 
 export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
   const { db, log, node } = deps;
   const threads = new Map<string, Promise<ThreadActor>>();
   const live = new Map<string, ThreadActor>();
-  const timers: NodeJS.Timeout[] = [];
-  const underWay = new Set<Promise<void>>();
+  const rounds = createRounds({ log });
+  const handOver = createHandOver({ db, node, now: deps.now, log });
   const lives = createProposalLives();
   const waitingCommits = createWaitingCommits(deps.config.database.waitingCommitBytes);
   const outside = new AsyncResource('ThreadRegistry');
   let stopping = false;
   let lastTick = deps.now();
-  /** Access versions that viewers were judged by since they were let in. */
-  const judgedBy = new WeakMap<Viewer, number>();
+  const access = createViewerAccess({ db });
   const accessWatch = createAccessWatch({
     unknownMs: deps.config.viewers.accessUnknownMs,
     now: deps.now,
@@ -140,56 +130,14 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       rows.map(async (seen) => {
         const actor = live.get(seen.threadId);
         if (actor === undefined) return;
-        await recheckViewers(actor, seen.accessVersion);
+        await access.checkSince(actor, seen.accessVersion);
         if (seen.version === actor.version()) return;
         // Deleting a workflow cancels and supersedes; its viewers hear of that before they hear of an end.
         const deleted = seen.cancelRequested || seen.status === 'resolved';
-        if (deleted) for (const viewer of actor.viewers()) await recheck(actor.threadId, viewer);
+        if (deleted) await access.checkAll(actor);
         const row = await readThread(db, { threadId: seen.threadId });
         if (row !== null) actor.observe(row);
       }),
-    );
-  }
-
-  /**
-   * Access was withdrawn, or the workflow deleted: who may not look any more goes. Each viewer remembers by itself what it
-   * was judged by, so that one which joined while others were being judged is not passed over.
-   */
-  async function recheckViewers(actor: ThreadActor, accessVersion: number): Promise<void> {
-    if (accessVersion === FIRST_ACCESS_VERSION) return;
-    for (const viewer of actor.viewers()) {
-      if ((judgedBy.get(viewer) ?? viewer.accessVersion) >= accessVersion) continue;
-      await recheck(actor.threadId, viewer);
-      judgedBy.set(viewer, accessVersion);
-    }
-  }
-
-  async function recheck(threadId: string, viewer: Viewer): Promise<void> {
-    if ((await findThreadFor(db, { threadId, userId: viewer.userId })) !== null) return;
-    if (await isDeleted(db, { threadId })) viewer.close(4404, 'deleted');
-    else viewer.close(4403, 'access_withdrawn');
-  }
-
-  async function guarded(what: string, work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      log.warn({ err: error }, what);
-    }
-  }
-
-  function every(milliseconds: number, work: () => Promise<void>, what: string): void {
-    let busy = false;
-    timers.push(
-      setInterval(() => {
-        if (busy || stopping) return;
-        busy = true;
-        const working = guarded(what, work).finally(() => {
-          busy = false;
-          underWay.delete(working);
-        });
-        underWay.add(working);
-      }, milliseconds),
     );
   }
 
@@ -234,14 +182,6 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     }
   }
 
-  /** Everything that names us, in as few statements as it takes; what cannot be given up is taken over as from the dead. */
-  async function giveUpAll(except: readonly string[], waitMs: number): Promise<void> {
-    const giving = guarded('threads could not be given up', async () => {
-      while ((await giveUpOwned(db, { node, except, limit: GIVE_UP_BATCH })) === GIVE_UP_BATCH);
-    });
-    await Promise.race([giving, wait(Math.max(0, waitMs), undefined, { ref: false })]);
-  }
-
   return {
     runtimeRetryAfterSeconds: () => deps.client.circuit.retryAfterSeconds(),
     async startRun(row, input) {
@@ -259,7 +199,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
       // Access may have been withdrawn between the upgrade and now.
       if (viewer.accessVersion < actor.accessVersion()) {
         try {
-          await recheck(threadId, viewer);
+          await access.check(threadId, viewer);
         } catch (error) {
           // Whoever called has nothing to detach yet.
           attachment.detach();
@@ -271,10 +211,12 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     notice(threadId) {
       if (!live.has(threadId)) return;
       // A caller may stand inside a transaction, whose connection is no place for our reading.
-      outside.runInAsyncScope(() => void guarded('a thread could not be read again', () => look([threadId])));
+      outside.runInAsyncScope(
+        () => void guarded(log, 'a thread could not be read again', () => look([threadId])),
+      );
     },
     reread() {
-      void guarded('threads could not be read again', () => look([...live.keys()]));
+      void guarded(log, 'threads could not be read again', () => look([...live.keys()]));
     },
     counts() {
       const counts: Record<string, number> = {};
@@ -283,39 +225,22 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     },
     size: () => live.size,
     async start() {
-      if (deps.sole) await guarded('what was left behind could not be taken over', takeOvers.takeAll);
+      if (deps.sole) await guarded(log, 'what was left behind could not be taken over', takeOvers.takeAll);
       lastTick = deps.now();
       accessWatch.read();
-      timers.push(setInterval(tick, TICK_MS), setInterval(closeUnknownViewers, TICK_MS));
-      every(TICK_MS, readAll, 'threads could not be read again');
-      every(OWN_ROWS_MS, reviveOwn, 'own rows could not be read');
-      every(NODES_MS, takeOvers.poll, 'replicas could not be watched');
-      every(SWEEP_MS, takeOvers.sweep, 'overdue runs could not be swept');
+      rounds.tick(TICK_MS, tick);
+      rounds.tick(TICK_MS, closeUnknownViewers);
+      rounds.every(TICK_MS, readAll, 'threads could not be read again');
+      rounds.every(OWN_ROWS_MS, reviveOwn, 'own rows could not be read');
+      rounds.every(NODES_MS, takeOvers.poll, 'replicas could not be watched');
+      rounds.every(SWEEP_MS, takeOvers.sweep, 'overdue runs could not be swept');
     },
     async stop() {
       stopping = true;
-      for (const timer of timers) clearInterval(timer);
-      const until = deps.now() + HAND_OVER_MS;
-      // What is being taken over at this moment has an actor then, and is handed over like the rest.
-      const begun = Promise.allSettled([...underWay, takeOvers.settled()]);
-      await Promise.race([begun, wait(BEGUN_WAIT_MS, undefined, { ref: false })]);
-      const actors = [...live.values()];
-      const ending = actors.filter((actor) => actor.state() === 'finalizing');
-      const others = actors.filter((actor) => !ending.includes(actor));
-      for (const actor of others) actor.halt();
-      await giveUpAll(
-        ending.map((actor) => actor.threadId),
-        until - deps.now(),
-      );
-      // They come back with their position, to replicas that take over what they watch.
-      for (const actor of others) actor.stop();
-      const endingMs = Math.min(ENDING_WAIT_MS, until - deps.now());
-      await Promise.all(ending.map((actor) => actor.ended(endingMs)));
-      for (const actor of ending) actor.stop();
-      if (ending.length > 0) await giveUpAll([], until - deps.now());
+      await handOver.all(Promise.allSettled([rounds.stop(), takeOvers.settled()]), () => live.values());
       live.clear();
       threads.clear();
     },
-    giveUpRest: () => giveUpAll([], REST_WAIT_MS),
+    giveUpRest: handOver.rest,
   };
 }

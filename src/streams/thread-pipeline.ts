@@ -46,7 +46,7 @@ export interface ThreadPipelineDeps
   now: () => number;
   randomEpoch: () => string;
   /** A read of the socket brought frames. */
-  onRead?: () => void;
+  onRead: () => void;
 }
 
 /** One attempt as the runtime knows it. */
@@ -137,7 +137,7 @@ export function createThreadPipeline(deps: ThreadPipelineDeps): ThreadPipeline {
     switch (signal.type) {
       case 'frames':
         reads++;
-        deps.onRead?.();
+        deps.onRead();
         return release(signal.batch);
       case 'connected':
         sendToRun = signal.send;

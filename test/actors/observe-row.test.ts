@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import t from 'tap';
 import { createRowObserver, type RowObserverDeps } from '../../src/actors/observe-row.js';
 import type { ProposalContext, ProposalEvent, ProposalState } from '../../src/actors/proposal-types.js';
@@ -23,19 +24,17 @@ function bench(state: ProposalState, row = rowOf(1)) {
   const world = { state, version, generation, attempt, cancelled: false };
   const events: ProposalEvent[] = [];
   const adopted: number[] = [];
-  const ended: string[] = [];
+  const catchUps: ((first: boolean) => void)[] = [];
   const attempts: number[] = [];
   const deps = {
     node: 'me',
     maxAttempts: 4,
-    journal: {
-      version: () => world.version,
-      generation: () => world.generation,
+    ownership: {
+      journal: { version: () => world.version, generation: () => world.generation },
+      watchdog: { observe: () => undefined, attemptBegins: () => attempts.push(0) },
       adopt: ({ version }: ThreadRow) => adopted.push(version),
     },
-    notes: { adopt: () => undefined },
     pipeline: { beginAttempt: (attempt: number) => attempts.push(attempt) },
-    watchdog: { observe: () => undefined, own: () => undefined, attemptBegins: () => attempts.push(0) },
     current: { attempt: row.attempt, jobId: row.jobId },
     state: () => world.state,
     context: () =>
@@ -44,9 +43,9 @@ function bench(state: ProposalState, row = rowOf(1)) {
       events.push(event);
       if ('attempt' in event) world.attempt = event.attempt;
     },
-    onEndedElsewhere: () => ended.push('ended'),
+    stored: { caughtUp: () => new Promise<boolean>((resolve) => catchUps.push(resolve)) },
   } as unknown as RowObserverDeps;
-  return { world, ...createRowObserver(deps, row), events, adopted, ended, attempts };
+  return { world, ...createRowObserver(deps, row), events, adopted, catchUps, attempts };
 }
 
 t.test('a row that is older than what was read or committed here says nothing (rule 2)', async (t) => {
@@ -107,6 +106,10 @@ t.test(
     t.strictSame(owner.events, [{ type: 'row.finished', status: 'failed' }]);
     const reader = bench('following');
     reader.observe(rowOf(2, { status: 'completed', ownerNode: null }));
-    t.strictSame([reader.events, reader.ended], [[], ['ended']]);
+    reader.observe(rowOf(3, { status: 'resolved', ownerNode: null }));
+    t.strictSame(reader.events, []);
+    for (const [nth, caughtUp] of reader.catchUps.entries()) caughtUp(nth === 0);
+    await turn();
+    t.strictSame(reader.events, [{ type: 'row.finished', status: 'resolved' }], 'once, as the row is then');
   },
 );

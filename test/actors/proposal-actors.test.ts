@@ -26,12 +26,16 @@ async function retrying() {
     client: { invoke: async () => ({ kind: 'started', threadId: 'run' }) },
     input: { agent_definition: {}, input_payload: { messages: [] } },
     current,
-    journal: {
-      append: (_: unknown, goOn: typeof mayGoOn) =>
-        new Promise<JournalOutcome>((resolve) => {
-          mayGoOn = goOn;
-          answer = resolve;
-        }),
+    ownership: {
+      journal: {
+        append: (_: unknown, goOn: typeof mayGoOn) =>
+          new Promise<JournalOutcome>((resolve) => {
+            mayGoOn = goOn;
+            answer = resolve;
+          }),
+      },
+      notes: { from: () => 'streaming', retrying: () => undefined },
+      settle: () => new Promise(() => undefined),
     },
     pipeline: {
       read(run: { attempt: number }) {
@@ -40,11 +44,9 @@ async function retrying() {
       },
       beginAttempt: (attempt: number) => begun.push(attempt),
     },
-    waitingCommits: { hold: () => new Promise(() => undefined) },
     awaited: () => false,
     newId: () => 'job-2',
     onFact: () => undefined,
-    onRetrying: () => undefined,
     onCleanUpDue: () => undefined,
     retryDelayMs: () => 0,
     sleep: () => new Promise(() => undefined),

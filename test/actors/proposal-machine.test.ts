@@ -1,7 +1,7 @@
 import type { ProposalError } from '@ide-orchestrator/protocol';
 import t from 'tap';
 import { type Actor, createActor, fromCallback, fromPromise } from 'xstate';
-import { isRetryable, proposalMachine } from '../../src/actors/proposal-machine.js';
+import { proposalMachine } from '../../src/actors/proposal-machine.js';
 import {
   type Closed,
   type InvokeAnswer,
@@ -13,6 +13,7 @@ import {
   type Settled,
   type Verdict,
 } from '../../src/actors/proposal-types.js';
+import { isRetryable } from '../../src/actors/verdicts.js';
 import type { RunEnding } from '../../src/streams/stream-signals.js';
 
 const ending: RunEnding = { errorNumber: 0, errorBytes: null, error: null, endNumber: 9, state: null };

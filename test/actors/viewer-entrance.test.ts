@@ -258,6 +258,7 @@ t.test(
       onStep: () => undefined,
       onMerged: () => undefined,
       onLeftOut: () => undefined,
+      onRead: () => undefined,
     });
     const reading = pipeline.read({ attempt: 1, runtimeThreadId: 'run' }).subscribe();
     const attach = createViewerEntrance({

@@ -85,6 +85,7 @@ export async function createPipelineFixture(
     onStep: () => undefined,
     onMerged: () => undefined,
     onLeftOut: () => undefined,
+    onRead: () => undefined,
   });
   const facts: LifecycleFact[] = [];
   let stop: () => void = () => undefined;

@@ -65,6 +65,7 @@ export function createPipelineReplica(
     onStep: () => undefined,
     onMerged: () => undefined,
     onLeftOut: () => undefined,
+    onRead: () => undefined,
   });
   if (options.last !== null) pipeline.finish(options.last);
   const read = () =>
