@@ -29,23 +29,6 @@ const readKey = (db: CommonQueryMethods, name: KeyName, seconds: number) =>
     FROM idempotency_keys
     WHERE user_id = ${name.userId} AND route = ${name.route} AND key = ${name.key}`);
 
-/** Writes the key that names a new proposal, in the transaction that writes the proposal. */
-export const claimProposalKey = async (
-  tx: CommonQueryMethods,
-  input: KeyName & { readonly bodyHash: string; readonly proposalId: string },
-): Promise<
-  { kind: 'new' } | { kind: 'mismatch' } | { kind: 'in_flight' } | { kind: 'named'; proposalId: string }
-> => {
-  const claimed = await tx.query(named('claim_proposal_key', noRow)`
-    INSERT INTO idempotency_keys (user_id, route, key, body_hash, holder, proposal_id)
-    VALUES (${input.userId}, ${input.route}, ${input.key}, ${input.bodyHash}, ${input.proposalId}, ${input.proposalId})
-    ON CONFLICT DO NOTHING`);
-  if (claimed.rowCount === 1) return { kind: 'new' };
-  const existing = await findProposalKey(tx, input);
-  // Freed between the two statements by a refused start: the client's next repeat will find it free.
-  return existing.kind === 'free' ? { kind: 'in_flight' } : existing;
-};
-
 /** What a repeat of a start with this key gets: the proposal that the key names, a refusal, or `free` = nothing yet. */
 export const findProposalKey = async (
   db: CommonQueryMethods,

@@ -8,6 +8,7 @@ import {
 } from 'slonik';
 import { DatabaseTimeout } from './database-errors.js';
 import type { Pulse } from './pulse.js';
+import { nameOf } from './statement.js';
 
 const INT8 = 20;
 const TIMESTAMPTZ = 1184;
@@ -52,6 +53,25 @@ const watched = async <T>(pulse: Pulse | undefined, work: () => Promise<T>): Pro
   }
 };
 
+/** Texts that are prepared; a text is a template of ours, so there are about a hundred. */
+const PREPARED_TEXTS = 500;
+
+/**
+ * Under which name a text is prepared on each connection: its statement's, and a number, since a part that is left
+ * out makes another text of the same statement. Undefined for Slonik's own.
+ */
+const createPreparedNames = (): ((text: string) => string | undefined) => {
+  const names = new Map<string, string>();
+  return (text) => {
+    const known = names.get(text);
+    const statement = nameOf(text);
+    if (known !== undefined || statement === 'other' || names.size >= PREPARED_TEXTS) return known;
+    const name = `${statement}_${names.size}`;
+    names.set(text, name);
+    return name;
+  };
+};
+
 /**
  * The driver between Slonik and `pg`. Slonik's own loses a slot of its pool for good whenever a connection breaks
  * under a running statement (the client's `error` event makes it destroy the connection, which then fails with the
@@ -59,11 +79,13 @@ const watched = async <T>(pulse: Pulse | undefined, work: () => Promise<T>): Pro
  * A connection that cannot be made is told by its first statement: the pool forgets those who wait behind a connect that
  * fails, until somebody else comes, but goes on to the next of them where a connection is destroyed.
  * It also sets what Slonik's has no option for: `lock_timeout`, TCP keep-alive, a deadline for the answer; and it
- * leaves SQLSTATEs on the errors.
+ * leaves SQLSTATEs on the errors. Our statements are prepared, so that each connection parses and plans a text once:
+ * that was half to four fifths of PostgreSQL's work for them.
  */
 export const createPgDriver = (options: PgDriverOptions): DriverFactory =>
   createDriverFactory(async ({ driverConfiguration: configuration }) => {
     const milliseconds = (value: 'DISABLE_TIMEOUT' | number) => (value === 'DISABLE_TIMEOUT' ? 0 : value);
+    const preparedName = createPreparedNames();
     const clientConfiguration: pg.ClientConfig = {
       connectionString: configuration.connectionUri,
       connectionTimeoutMillis: milliseconds(configuration.connectionTimeout),
@@ -104,9 +126,10 @@ export const createPgDriver = (options: PgDriverOptions): DriverFactory =>
           query: async (text, values) => {
             if (unmade !== null) throw unmade;
             running += 1;
+            const name = preparedName(text);
             try {
               const result = await watched(options.pulse, () =>
-                client.query<Record<string, unknown>>(text, values),
+                client.query<Record<string, unknown>>({ text, values, ...(name ? { name } : {}) }),
               );
               return {
                 command: result.command as DriverQueryResult['command'],

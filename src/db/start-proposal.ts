@@ -1,7 +1,7 @@
 import { type CommonQueryMethods, sql } from 'slonik';
 import { z } from 'zod';
 import { findDraft, makeDraft, writeDraftFiles } from './draft-files.js';
-import { claimProposalKey } from './idempotency.js';
+import { findProposalKey } from './idempotency.js';
 import { type DraftRow, type ThreadRow, threadRow } from './row-schemas.js';
 import { jsonOf, named } from './statement.js';
 import { packJson } from './stored-bytes.js';
@@ -21,7 +21,7 @@ export interface StartProposalInput {
   readonly userPrompt: string;
   readonly contextFilePath: string | null;
   readonly contextSelection: string | null;
-  /** Makes what is sent to the runtime from the draft's texts by path. Runs inside the transaction: pure, no waiting. */
+  /** Makes what is sent to the runtime from the draft's texts by path. Its last result is what was stored: pure, no waiting. */
   readonly buildInput: (baseFiles: Record<string, string>) => unknown;
   readonly ownerNode: string;
   /** Milliseconds from now, on database time, until the proposal must have ended. */
@@ -37,6 +37,61 @@ export type StartProposalResult =
   | { kind: 'replay'; row: ThreadRow }
   | { kind: 'in_flight' }
   | { kind: 'mismatch' };
+
+/** Checks and claims in the statement that writes: what it has no row of, it writes nothing of. */
+const startable = ({ idempotency, ...input }: StartProposalInput, revision: number) => {
+  const own = sql.fragment`own AS (
+      SELECT id FROM workflows
+      WHERE id = ${input.workflowId} AND user_id = ${input.userId} AND draft_revision = ${revision}
+        AND deleted_at IS NULL
+      FOR NO KEY UPDATE)`;
+  if (!idempotency) return { steps: own, from: sql.fragment`own` };
+  const claimed = sql.fragment`claimed AS (
+      INSERT INTO idempotency_keys (user_id, route, key, body_hash, holder, proposal_id)
+      SELECT ${input.userId}, ${idempotency.route}, ${idempotency.key}, ${idempotency.bodyHash},
+             ${input.proposalId}::uuid, ${input.proposalId}::uuid
+      FROM own
+      ON CONFLICT DO NOTHING RETURNING proposal_id)`;
+  return { steps: sql.fragment`${own}, ${claimed}`, from: sql.fragment`claimed` };
+};
+
+/**
+ * Writes proposal, first attempt, owner's access, first transition and idempotency key in one statement. Null, and
+ * nothing written, where the workflow is not the user's, its draft has another revision by now, or the key is taken.
+ */
+const writeStart = (
+  db: CommonQueryMethods,
+  input: StartProposalInput,
+  draft: DraftRow,
+): Promise<ThreadRow | null> => {
+  const entries = Object.entries(draft.files);
+  const baseHashes = Object.fromEntries(entries.map(([path, file]) => [path, file.sha256]));
+  const packed = packJson(
+    input.buildInput(Object.fromEntries(entries.map(([path, file]) => [path, file.content]))),
+  );
+  const { steps, from } = startable(input, draft.revision);
+  return db.maybeOne(named('start_proposal', threadRow)`
+    WITH ${steps}, made AS (
+      INSERT INTO proposals (
+        id, workflow_id, draft_id, created_by_user_id, thread_id, user_prompt, context_file_path,
+        context_selection, retry_of, base_revision, base_hashes, input, owner_node, deadline_at)
+      SELECT
+        ${input.proposalId}::uuid, ${input.workflowId}::uuid, ${draft.id}::uuid, ${input.userId}::text,
+        ${input.threadId}::uuid, ${input.userPrompt}, ${input.contextFilePath}, ${input.contextSelection},
+        ${input.retryOf}::uuid, ${draft.revision}::integer, ${jsonOf(baseHashes)}::jsonb,
+        ${sql.binary(packed)}::bytea, ${input.ownerNode}, now() + ${input.totalDeadlineMs} * interval '1 millisecond'
+      FROM ${from}
+      RETURNING *
+    ), tried AS (
+      INSERT INTO attempts (proposal_id, attempt, job_id) SELECT id, attempt, thread_id FROM made RETURNING *
+    ), allowed AS (
+      INSERT INTO proposal_access (proposal_id, user_id, role) SELECT id, ${input.userId}::text, 'owner' FROM made
+    ), noted AS (
+      INSERT INTO proposal_transitions (id, proposal_id, row_version, to_state, event, actor_user_id, attempt)
+      SELECT ${input.transitionId}::uuid, id, version, phase, 'start', ${input.userId}::text, attempt FROM made
+    )
+    SELECT ${threadColumns}, pg_notify('threads', p.thread_id::text) FROM made p, tried a`);
+};
 
 /** The draft of now; where there is none it is made from the newest version, else empty. */
 const draftToStartFrom = async (tx: CommonQueryMethods, workflowId: string): Promise<DraftRow> => {
@@ -54,58 +109,45 @@ const draftToStartFrom = async (tx: CommonQueryMethods, workflowId: string): Pro
   return draft;
 };
 
-/**
- * Writes proposal, first attempt, owner's access, first transition and idempotency key in one transaction, before the
- * runtime hears of anything (`guarantees.md` 8). The workflow is locked, so the input is one state of the draft; its
- * user is known, since the workflow names it.
- */
-export const startProposal = (
-  pool: CommonQueryMethods,
-  input: StartProposalInput,
-): Promise<StartProposalResult> =>
+/** What a taken key answers; null while nothing has it. */
+const keyAnswer = async (
+  tx: CommonQueryMethods,
+  { idempotency, userId }: StartProposalInput,
+): Promise<StartProposalResult | null> => {
+  if (!idempotency) return null;
+  const key = await findProposalKey(tx, { ...idempotency, userId });
+  if (key.kind === 'free') return null;
+  if (key.kind !== 'named') return { kind: key.kind };
+  const row = await readThread(tx, { proposalId: key.proposalId });
+  if (!row) throw new Error('an idempotency key names a proposal that is not there');
+  return { kind: 'replay', row };
+};
+
+/** The start where something stands in its way, or the draft has to be made: under the workflow's lock nothing moves. */
+const startLocked = (pool: CommonQueryMethods, input: StartProposalInput): Promise<StartProposalResult> =>
   pool.transaction(async (tx): Promise<StartProposalResult> => {
     if (!(await lockOwnWorkflow(tx, input))) return { kind: 'not_found' };
-    if (input.idempotency) {
-      const claim = await claimProposalKey(tx, {
-        ...input.idempotency,
-        userId: input.userId,
-        proposalId: input.proposalId,
-      });
-      if (claim.kind === 'named') {
-        const named = await readThread(tx, { proposalId: claim.proposalId });
-        if (!named) throw new Error('an idempotency key names a proposal that is not there');
-        return { kind: 'replay', row: named };
-      }
-      if (claim.kind !== 'new') return { kind: claim.kind };
-    }
-    const draft = await draftToStartFrom(tx, input.workflowId);
-    const entries = Object.entries(draft.files);
-    const baseHashes = Object.fromEntries(entries.map(([path, file]) => [path, file.sha256]));
-    const packed = packJson(
-      input.buildInput(Object.fromEntries(entries.map(([path, file]) => [path, file.content]))),
-    );
-    const row = await tx.one(named('start_proposal', threadRow)`
-      WITH made AS (
-        INSERT INTO proposals (
-          id, workflow_id, draft_id, created_by_user_id, thread_id, user_prompt, context_file_path,
-          context_selection, retry_of, base_revision, base_hashes, input, owner_node, deadline_at)
-        VALUES (
-          ${input.proposalId}, ${input.workflowId}, ${draft.id}, ${input.userId}, ${input.threadId},
-          ${input.userPrompt}, ${input.contextFilePath}, ${input.contextSelection}, ${input.retryOf},
-          ${draft.revision}, ${jsonOf(baseHashes)}::jsonb, ${sql.binary(packed)}, ${input.ownerNode},
-          now() + ${input.totalDeadlineMs} * interval '1 millisecond')
-        RETURNING *
-      ), tried AS (
-        INSERT INTO attempts (proposal_id, attempt, job_id) SELECT id, attempt, thread_id FROM made RETURNING *
-      ), allowed AS (
-        INSERT INTO proposal_access (proposal_id, user_id, role) SELECT id, ${input.userId}::text, 'owner' FROM made
-      ), noted AS (
-        INSERT INTO proposal_transitions (id, proposal_id, row_version, to_state, event, actor_user_id, attempt)
-        SELECT ${input.transitionId}::uuid, id, version, phase, 'start', ${input.userId}::text, attempt FROM made
-      )
-      SELECT ${threadColumns}, pg_notify('threads', p.thread_id::text) FROM made p, tried a`);
-    return { kind: 'ok', row };
+    const answer = await keyAnswer(tx, input);
+    if (answer) return answer;
+    const row = await writeStart(tx, input, await draftToStartFrom(tx, input.workflowId));
+    if (row) return { kind: 'ok', row };
+    // Another workflow's start has taken the key since, and was refused before we looked: the next repeat finds it free.
+    return (await keyAnswer(tx, input)) ?? { kind: 'in_flight' };
   });
+
+/**
+ * Writes the proposal and all that belongs to it at once, before the runtime hears of anything (`guarantees.md` 8).
+ * The statement writes only where the draft still has the revision that was read, so the input is one state of it; its
+ * user is known, since the workflow names it.
+ */
+export const startProposal = async (
+  pool: CommonQueryMethods,
+  input: StartProposalInput,
+): Promise<StartProposalResult> => {
+  const draft = await findDraft(pool, input);
+  const row = draft && (await writeStart(pool, input, draft));
+  return row ? { kind: 'ok', row } : startLocked(pool, input);
+};
 
 /**
  * Makes a start final, with its key, before it is answered with 202: a commit of its refusal that is under way follows an

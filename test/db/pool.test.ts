@@ -129,6 +129,29 @@ t.test('the duration of each named statement is told, failed ones too', async (t
   t.equal(nameOf('BEGIN'), 'other');
 });
 
+t.test('a connection prepares each text of a statement once, and nothing else', async (t) => {
+  const single = await createPool({ url, maximumPoolSize: 1, applicationName: 'preparer' });
+  const answer = z.object({ answer: z.number() });
+  const asked = (part: number) => named('asked', answer)`SELECT ${part}::integer + 1 AS answer`;
+  t.same(await single.one(asked(1)), { answer: 2 });
+  await single.transaction(async (tx) => {
+    t.same(await tx.one(asked(2)), { answer: 3 });
+    t.same(await tx.one(named('asked', answer)`SELECT 4 AS answer`), { answer: 4 }, 'another text');
+  });
+  const prepared = z.object({ statement: z.string(), runs: z.number() });
+  t.same(
+    await single.any(named('prepared', prepared)`
+      SELECT statement, generic_plans + custom_plans AS runs FROM pg_prepared_statements
+      WHERE statement NOT LIKE '%pg_prepared_statements%' ORDER BY statement`),
+    [
+      { statement: '/* asked */ SELECT $1::integer + 1 AS answer', runs: 2 },
+      { statement: '/* asked */ SELECT 4 AS answer', runs: 1 },
+      { statement: '/* probe */ SELECT 1', runs: 1 },
+    ],
+  );
+  await single.end();
+});
+
 t.test('an idle connection that the server cuts is replaced and ends nothing', async (t) => {
   const other = await createPool({ url, maximumPoolSize: 2, applicationName: 'victim' });
   const none = z.object({});

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import t from 'tap';
 import { listTransitions } from '../../src/db/audit.js';
 import { deleteDraft, findDraft, putDraft } from '../../src/db/drafts.js';
 import { answerProposalKey, beginKey, dropKey, finishKey, purgeKeys } from '../../src/db/idempotency.js';
-import { named } from '../../src/db/pool.js';
+import { createPool, named } from '../../src/db/pool.js';
 import {
   findProposalFor,
   findThreadFor,
@@ -21,7 +23,7 @@ import { publishVersion } from '../../src/db/versions.js';
 import { createTestDatabase } from '../support/database.js';
 import { seedCompleted, seedProposal, seedWorkflow, textsOf } from '../support/seed.js';
 
-const { pool } = await createTestDatabase(t);
+const { pool, url } = await createTestDatabase(t);
 
 const inputFor = (workflow: { workflowId: string; userId: string }, key: string | null, bodyHash = 'h') => ({
   ...workflow,
@@ -38,7 +40,7 @@ const inputFor = (workflow: { workflowId: string; userId: string }, key: string 
   retryOf: null,
 });
 
-t.test('one transaction writes everything that a revival needs', async (t) => {
+t.test('one statement writes everything that a revival needs', async (t) => {
   const workflow = await seedWorkflow(pool);
   const input = inputFor(workflow, null);
   const started = await startProposal(pool, input);
@@ -93,6 +95,7 @@ t.test('another user, or an unknown workflow, gets not_found and nothing is writ
   const input = inputFor({ ...workflow, userId: 'bob' }, 'k-none');
   t.same(await startProposal(pool, input), { kind: 'not_found' });
   t.notOk(await wasStarted(pool, input));
+  t.match(await startProposal(pool, inputFor(workflow, 'k-none')), { kind: 'ok' }, 'the key is not taken');
 });
 
 t.test('a draft is made from the newest version where there is none, else empty', async (t) => {
@@ -111,6 +114,59 @@ t.test('a draft is made from the newest version where there is none, else empty'
   t.match(await findProposalFor(pool, { ...workflow, proposalId: row.proposalId }), {
     row: { baseRevision: 4 },
   });
+});
+
+t.test('a start on a draft that is there reads once and writes once (rules 1, 8)', async (t) => {
+  const workflow = await seedWorkflow(pool);
+  const statements: string[] = [];
+  const told = await createPool({
+    url,
+    maximumPoolSize: 1,
+    applicationName: 'told',
+    onQuery: (name) => statements.push(name),
+  });
+  t.match(await startProposal(told, inputFor(workflow, 'two-statements')), { kind: 'ok' });
+  await told.end();
+  t.same(statements, ['probe', 'find_draft', 'start_proposal']);
+});
+
+/** Changes the workflow under its lock while a start waits there, with the draft of before in its hands. */
+async function startWhile(workflow: { workflowId: string; userId: string }, ...changes: string[]) {
+  const input = inputFor(workflow, randomUUID());
+  const other = new pg.Client({ connectionString: url });
+  await other.connect();
+  await other.query('BEGIN');
+  await other.query('SELECT 1 FROM workflows WHERE id = $1 FOR NO KEY UPDATE', [workflow.workflowId]);
+  const starting = startProposal(pool, input);
+  const waiting = named('waiting', noRow)`
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%start_proposal%'`;
+  while (!(await pool.exists(waiting))) await sleep(10);
+  for (const change of changes) await other.query(change, [workflow.workflowId]);
+  await other.query('COMMIT');
+  await other.end();
+  return { input, started: await starting };
+}
+
+t.test('a draft that changes before the start is written is what the run starts from (rule 8)', async (t) => {
+  const { input, started } = await startWhile(
+    await seedWorkflow(pool),
+    'UPDATE workflows SET draft_revision = 2 WHERE id = $1',
+    `UPDATE draft_files SET content = 'new', revision = 2
+     WHERE path = '/b.md' AND draft_id = (SELECT id FROM drafts WHERE workflow_id = $1)`,
+  );
+  t.match(started, { kind: 'ok' });
+  t.match(await readInput(pool, input), { files: { '/a.md': 'a', '/b.md': 'new' } });
+  t.match(await findProposalFor(pool, input), { row: { baseRevision: 2 } });
+});
+
+t.test('a workflow that is deleted before the start is written starts nothing', async (t) => {
+  const { input, started } = await startWhile(
+    await seedWorkflow(pool),
+    'UPDATE workflows SET deleted_at = now() WHERE id = $1',
+  );
+  t.same(started, { kind: 'not_found' });
+  t.notOk(await wasStarted(pool, input));
 });
 
 t.test('a key starts one proposal, however many ask at once', async (t) => {

@@ -6,11 +6,6 @@ import type { ScriptedAnswer } from '../support/scripted-runtime.js';
 import { eventually } from '../support/until.js';
 
 const circuitState = 'ide_orchestrator_circuit_state{circuit="runtime"}';
-/** A circuit that lets a probe through after 2 s: it is open for as long as a call may take. */
-const soon = {
-  circuitOpenMs: 0,
-  times: { invokeDeadlineMs: 2_000, callDeadlineMs: 2_000, handshakeTimeoutMs: 2_000 },
-};
 const small = {
   name: 'small',
   openMs: 500,
