@@ -43,6 +43,10 @@ function entryOf(input: ProposalInput): ProposalContext['entry'] {
   return input.poisoned ? 'poisoned' : 'invoking';
 }
 
+/** Over to the end, with this verdict. */
+const judged = (verdict: Verdict) =>
+  ({ target: '#proposal.finalizing', actions: { type: 'judge', params: verdict } }) as const;
+
 const missing = () => new Error('this actor is provided by proposal-actors.ts');
 
 /**
@@ -77,6 +81,9 @@ export const proposalMachine = setup({
     followRun: fromCallback<ProposalEvent, Of<{ attempt: number; runtimeThreadId: string | null }>>(() => {
       throw missing();
     }),
+  },
+  actions: {
+    judge: assign((_, verdict: Verdict) => ({ verdict })),
   },
   guards: {
     retryable: ({ context, event }) =>
@@ -160,7 +167,7 @@ export const proposalMachine = setup({
           target: 'finalizing',
           actions: assign({ cancelled: true, verdict: failed(cancelled) }),
         },
-        'deadline.passed': { target: 'finalizing', actions: assign({ verdict: overdue(unreachable) }) },
+        'deadline.passed': judged(overdue(unreachable)),
       },
     },
     /** A run is being read, or its connection is being made again. */
@@ -179,19 +186,13 @@ export const proposalMachine = setup({
         streaming: {
           on: {
             'runtime.lost': 'reconnecting',
-            'deadline.passed': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: overdue(tooLong) }),
-            },
+            'deadline.passed': judged(overdue(tooLong)),
           },
         },
         reconnecting: {
           on: {
             'runtime.opened': 'streaming',
-            'deadline.passed': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: overdue(unreachable) }),
-            },
+            'deadline.passed': judged(overdue(unreachable)),
           },
         },
         /** The cancel is committed; whatever the run still says, it was cancelled. */
@@ -202,40 +203,22 @@ export const proposalMachine = setup({
               threadId: context.threadId,
               runtimeThreadId: context.runtimeThreadId,
             }),
-            onDone: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
-            onError: { target: '#proposal.finalizing', actions: assign({ verdict: failed(cancelled) }) },
+            onDone: judged(failed(cancelled)),
+            onError: judged(failed(cancelled)),
           },
           on: {
             'cancel.requested': {},
-            'runtime.ended': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(cancelled, true) }),
-            },
-            'runtime.failed': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(cancelled, true) }),
-            },
-            'runtime.unknown': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(cancelled) }),
-            },
-            'runtime.oversized': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(cancelled) }),
-            },
-            'runtime.stalled': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(cancelled) }),
-            },
-            'deadline.passed': {
-              target: '#proposal.finalizing',
-              actions: assign({ verdict: failed(cancelled) }),
-            },
+            'runtime.ended': judged(failed(cancelled, true)),
+            'runtime.failed': judged(failed(cancelled, true)),
+            'runtime.unknown': judged(failed(cancelled)),
+            'runtime.oversized': judged(failed(cancelled)),
+            'runtime.stalled': judged(failed(cancelled)),
+            'deadline.passed': judged(failed(cancelled)),
           },
         },
       },
       on: {
-        'runtime.ended': { target: 'finalizing', actions: assign({ verdict: { kind: 'completed' } }) },
+        'runtime.ended': judged({ kind: 'completed' }),
         'runtime.failed': [
           {
             guard: 'retryable',
@@ -249,13 +232,13 @@ export const proposalMachine = setup({
         ],
         'runtime.unknown': [
           { guard: 'attemptsLeft', target: 'retrying', actions: assign({ failure: lost }) },
-          { target: 'finalizing', actions: assign({ verdict: failed(lost) }) },
+          judged(failed(lost)),
         ],
         'runtime.stalled': [
           { guard: 'attemptsLeft', target: 'retrying', actions: assign({ failure: stalled }) },
-          { target: 'finalizing', actions: assign({ verdict: failed(stalled) }) },
+          judged(failed(stalled)),
         ],
-        'runtime.oversized': { target: 'finalizing', actions: assign({ verdict: failed(oversized) }) },
+        'runtime.oversized': judged(failed(oversized)),
         'cancel.requested': { target: '.cancelling', actions: assign({ cancelled: true }) },
       },
     },
@@ -299,7 +282,7 @@ export const proposalMachine = setup({
           target: 'finalizing',
           actions: assign({ cancelled: true, verdict: failed(cancelled) }),
         },
-        'deadline.passed': { target: 'finalizing', actions: assign({ verdict: failed(unreachable) }) },
+        'deadline.passed': judged(failed(unreachable)),
       },
     },
     /** The end waits for its commit; only then is it told (P1). */
