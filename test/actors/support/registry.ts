@@ -23,7 +23,7 @@ export function createRegistry(
     node: string;
     /** Instead of the runtime's own streams. */
     frames?: (real: RuntimeFrames) => RuntimeFrames;
-    config?: { [Section in 'runs' | 'runtime' | 'database']?: Partial<Config[Section]> };
+    config?: { [Section in 'runs' | 'runtime' | 'database' | 'window']?: Partial<Config[Section]> };
     circuitOpenMs?: number;
   },
 ) {
@@ -35,6 +35,7 @@ export function createRegistry(
     runs: { ...base.runs, reconnectBaseMs: 10, reconnectMaxMs: 50, ...parts.config?.runs },
     runtime: { ...base.runtime, ...parts.config?.runtime },
     database: { ...base.database, ...parts.config?.database },
+    window: { ...base.window, ...parts.config?.window },
   };
   const metrics = createMetrics({ processMetrics: false });
   const log = createLogger({ level: 'silent', production: true });
