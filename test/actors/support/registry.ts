@@ -25,10 +25,12 @@ export function createRegistry(
     frames?: (real: RuntimeFrames) => RuntimeFrames;
     config?: { [Section in 'runs' | 'runtime' | 'database' | 'window']?: Partial<Config[Section]> };
     circuitOpenMs?: number;
+    /** A clock of the test's own. */
+    now?: () => number;
   },
 ) {
   const clock = { ahead: 0 };
-  const now = () => performance.now() + clock.ahead;
+  const now = parts.now ?? (() => performance.now() + clock.ahead);
   const base = loadConfig({ JWT_SECRET: 'x'.repeat(32) });
   const config = {
     ...base,
