@@ -61,7 +61,7 @@ export function createDroppedEnd(deps: DroppedEndDeps): WaitingEnd {
       const frame = newestFiles.frame()?.bytes.length ?? 0;
       const state = deps.ending()?.state?.generated_files ?? null;
       const told = state === null ? 0 : Buffer.byteLength(JSON.stringify(state));
-      return Math.max(LEAST_BYTES, COPIES * (frame + told));
+      return frame + told === 0 ? 0 : Math.max(LEAST_BYTES, COPIES * (frame + told));
     },
     drop() {
       const frame = newestFiles.frame();

@@ -1,5 +1,6 @@
 /** What an ending keeps in memory while its commit waits. */
 export interface WaitingEnd {
+  /** 0 where it holds nothing worth counting. */
   bytes(): number;
   /** There is no room: forgets what can be read again from the runtime. */
   drop(): void;
@@ -17,7 +18,8 @@ export interface WaitingCommits {
 
 /**
  * One budget for all threads. Who finds no room drops what it has and waits for its turn, first come, first served;
- * an end that is larger than all of it goes when nothing else is held.
+ * an end that is larger than all of it goes when nothing else is held. One that holds nothing needs no room, and waits
+ * for nobody: those before it may be waiting for a runtime that is away, whose word it does not need.
  */
 export function createWaitingCommits(limitBytes: number): WaitingCommits {
   let held = 0;
@@ -38,6 +40,7 @@ export function createWaitingCommits(limitBytes: number): WaitingCommits {
     bytes: () => held,
     async hold(end, work) {
       const bytes = end.bytes();
+      if (bytes === 0) return work();
       if (turns.length === 0 && fits(bytes)) held += bytes;
       else {
         end.drop();

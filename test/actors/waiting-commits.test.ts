@@ -55,6 +55,23 @@ t.test('what waits holds no more than the budget, and goes on first come, first 
   t.equal(commits.bytes(), 0);
 });
 
+t.test('an end that holds nothing waits for nobody', async (t) => {
+  const commits = createWaitingCommits(100);
+  const log: string[] = [];
+  let end = () => {};
+  const large = commits.hold(endOf(100, log, 'large'), () => new Promise<void>((resolve) => (end = resolve)));
+  const small = commits.hold(endOf(1, log, 'small'), async () => log.push('commit small'));
+  await commits.hold(endOf(0, log, 'empty'), async () => log.push('commit empty'));
+  t.strictSame(log, ['drop small', 'commit empty']);
+  t.equal(commits.bytes(), 100);
+  end();
+  await Promise.all([large, small]);
+  const { end: nothing, newestFiles } = bench([], []);
+  t.equal(nothing.bytes(), 0);
+  newestFiles.take(frame, 4);
+  t.ok(nothing.bytes() > 0);
+});
+
 t.test('an end over the whole budget goes alone, and one that fails gives its room back', async (t) => {
   const commits = createWaitingCommits(100);
   const log: string[] = [];

@@ -25,13 +25,15 @@ export function createRegistry(
     node: string;
     /** Instead of the runtime's own streams. */
     frames?: (real: RuntimeFrames) => RuntimeFrames;
-    config?: { [Section in 'runs' | 'runtime' | 'database']?: Partial<Config[Section]> };
+    config?: { [Section in 'runs' | 'runtime' | 'database' | 'window']?: Partial<Config[Section]> };
     circuitOpenMs?: number;
+    /** A clock of the test's own. */
+    now?: () => number;
   },
 ) {
   let ahead = 0;
   let stands: number | null = null;
-  const now = () => stands ?? performance.now() + ahead;
+  const now = parts.now ?? (() => stands ?? performance.now() + ahead);
   const clock = {
     /** From now on no time passes but what the test lets pass. */
     stop() {
@@ -64,6 +66,7 @@ export function createRegistry(
     runs: { ...base.runs, reconnectBaseMs: 10, reconnectMaxMs: 50, ...parts.config?.runs },
     runtime: { ...base.runtime, ...parts.config?.runtime },
     database: { ...base.database, ...parts.config?.database },
+    window: { ...base.window, ...parts.config?.window },
   };
   const metrics = createMetrics({ processMetrics: false });
   const log = createLogger({ level: 'silent', production: true });
