@@ -1,22 +1,27 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
+/**
+ * What becomes of PostgreSQL's answers: they come through, are swallowed for as long as this is set, with or without the
+ * connection, or are lost with one connection: the next one that commits, or that is answered at all.
+ */
+type Mode = 'pass' | 'swallow' | 'swallow_and_cut' | 'cut_at_commit' | 'cut_at_answer';
+
 /** A door before PostgreSQL, on a port of its own. */
-export interface Gate {
+export interface DatabaseGate {
   url: string;
-  /** The next answer that comes is the last thing its connection knows: it is swallowed and the connection cut. */
-  loseNextAnswer(): void;
+  set(mode: Mode): void;
   /** PostgreSQL is gone: connections are cut, new ones refused. */
   shut(): void;
   open(): Promise<void>;
-  stop(): void;
 }
 
-export async function createGate(databaseUrl: string): Promise<Gate> {
+export async function createDatabaseGate(databaseUrl: string): Promise<DatabaseGate> {
   const target = new URL(databaseUrl);
   const sockets = new Set<Socket>();
-  let loses = false;
+  let mode: Mode = 'pass';
   const server = createServer((socket) => {
+    let dying = false;
     const upstream = connect(Number(target.port), target.hostname);
     for (const end of [socket, upstream]) {
       sockets.add(end);
@@ -27,13 +32,20 @@ export async function createGate(databaseUrl: string): Promise<Gate> {
         upstream.destroy();
       });
     }
-    socket.on('data', (data) => upstream.write(data));
-    upstream.on('data', (data) => {
+    const dies = (fatal: boolean): void => {
+      if (!fatal) return;
+      mode = 'pass';
+      dying = true;
+    };
+    socket.on('data', (chunk) => {
+      dies(mode === 'cut_at_commit' && chunk.includes('COMMIT'));
+      upstream.write(chunk);
+    });
+    upstream.on('data', (chunk) => {
       // A server answers a statement only after its commit.
-      if (loses) {
-        loses = false;
-        socket.destroy();
-      } else socket.write(data);
+      dies(mode === 'cut_at_answer');
+      if (dying || mode === 'swallow_and_cut') socket.destroy();
+      else if (mode !== 'swallow') socket.write(chunk);
     });
   });
   const listen = async (port: number): Promise<number> => {
@@ -44,17 +56,15 @@ export async function createGate(databaseUrl: string): Promise<Gate> {
   const port = await listen(0);
   const url = new URL(databaseUrl);
   url.host = `127.0.0.1:${port}`;
-  const shut = (): void => {
-    if (server.listening) server.close();
-    for (const socket of sockets) socket.destroy();
-  };
   return {
     url: url.href,
-    loseNextAnswer() {
-      loses = true;
+    set(next) {
+      mode = next;
     },
-    shut,
+    shut() {
+      if (server.listening) server.close();
+      for (const socket of sockets) socket.destroy();
+    },
     open: async () => void (await listen(port)),
-    stop: shut,
   };
 }
