@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import pg from 'pg';
+import type pg from 'pg';
+import { withConnection } from '../../src/db/brief-connection.js';
 import type { Attempt, DraftFacts, ProposalFacts, RunFacts, Transition } from './facts.js';
 
 export interface AllFacts {
@@ -13,23 +14,11 @@ export interface AllFacts {
 
 type Lines = { content: string[] } | null;
 
-export async function withDatabase<Result>(
+export const withDatabase = <Result>(
   url: string,
   work: (client: pg.Client) => Promise<Result>,
-): Promise<Result> {
-  const client = new pg.Client({
-    connectionString: url,
-    connectionTimeoutMillis: 10_000,
-    query_timeout: 60_000,
-  });
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-    return await work(client);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-}
+): Promise<Result> =>
+  withConnection({ connectionString: url, connectionTimeoutMillis: 10_000, query_timeout: 60_000 }, work);
 
 export const textsOf = (files: Record<string, Lines>): Record<string, string | null> =>
   Object.fromEntries(

@@ -1,19 +1,18 @@
-import type { ProposalError, RuntimeState, Warning, WireFiles } from '@ide-orchestrator/protocol';
+import type { ProposalError, Warning, WireFiles } from '@ide-orchestrator/protocol';
 import { storableText } from '@ide-orchestrator/protocol';
 import type { CommonQueryMethods } from 'slonik';
 import type { LastFrames as StoredLastFrames } from '../db/proposals.js';
 import { commitCompleted, commitFailed, commitRefusedStart } from '../db/run-progress.js';
-import { acceptFiles } from '../streams/newest-files.js';
 import type { LastFrames } from '../streams/released-log.js';
-import type { StateResult } from '../streams/runtime-client.js';
-import type { RunEnding } from '../streams/stream-signals.js';
 import type { ThreadPipeline } from '../streams/thread-pipeline.js';
 import { closedFrames, completedFrames, type EndingFacts, failedFrames } from './last-frames.js';
 import type { Settled, Verdict } from './proposal-types.js';
+import { findRunFiles, type RunFiles, type RunFilesDeps } from './run-files.js';
 import { transcriptOfEnd } from './transcript-of-end.js';
 import type { JournalOutcome, TransitionJournal } from './transition-journal.js';
+import { errorOfState } from './verdicts.js';
 
-export interface SettleDeps {
+export interface SettleDeps extends RunFilesDeps {
   db: CommonQueryMethods;
   journal: TransitionJournal;
   pipeline: ThreadPipeline;
@@ -21,33 +20,15 @@ export interface SettleDeps {
   /** State of the audit that the run leaves. */
   from: () => string;
   attempt: () => number;
-  /** How the runtime ended the run, where it did. */
-  ending: () => RunEnding | null;
-  askState: () => Promise<StateResult>;
-  sleep: (milliseconds: number) => Promise<void>;
-  delayMs: (failures: number) => number;
   /** The request that made the proposal still waits: it would be told of a refusal. */
   awaited: () => boolean;
   /** A runtime that is away is asked for the end of an overdue run once more. */
   mayAskAgain: () => boolean;
-  /** No more waiting for the runtime: the proposal's time is over, or the actor stops. */
-  pastDeadline: () => boolean;
-  allowed: { fileBytes: number; files: number };
   /** The commit is made; `code` names a failure. */
   onCommitted: (status: 'completed' | 'failed', code: string | null) => void;
   /** The commit is made, and its transcript lacks frames up to this number. */
   onTranscriptLacking: (epoch: string, upTo: number) => void;
 }
-
-interface Found {
-  files: WireFiles;
-  warnings: Warning[];
-  /** Why there is nothing to complete with. */
-  fault: ProposalError | null;
-}
-
-/** How long a runtime that has said `end` may go on saying `running`. */
-const STATE_TRIES = 20;
 
 const stored = (last: LastFrames): StoredLastFrames => ({
   epoch: last.epoch,
@@ -60,7 +41,7 @@ const stored = (last: LastFrames): StoredLastFrames => ({
  */
 export async function settleRun(deps: SettleDeps, verdict: Verdict): Promise<Settled> {
   if (verdict.kind === 'completed') {
-    const found = await findFiles(deps);
+    const found = await findRunFiles(deps);
     if (found.fault !== null) return fail(deps, found.fault, true, found.warnings);
     return complete(deps, found);
   }
@@ -100,11 +81,6 @@ async function settleOverdue(deps: SettleDeps, tooLate: ProposalError): Promise<
   return fail(told, errorOfState(state), true, []);
 }
 
-function errorOfState(state: RuntimeState): ProposalError {
-  const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
-  return { code, message, retryable };
-}
-
 /** Characters of what a runtime says of a failure; a person reads no more. */
 const CODE_CHARACTERS = 64;
 const MESSAGE_CHARACTERS = 2_000;
@@ -136,7 +112,7 @@ function factsOf(
   };
 }
 
-async function complete(deps: SettleDeps, found: Found): Promise<Settled> {
+async function complete(deps: SettleDeps, found: RunFiles): Promise<Settled> {
   const { files, warnings } = found;
   const facts = factsOf(deps, 'completed', files, warnings);
   const last = completedFrames(facts, deps.ending());
@@ -227,52 +203,4 @@ function told(
     default:
       return { kind: 'lost' };
   }
-}
-
-/** The files of the last state update before `end`; from the runtime's state where the stream cannot be trusted. */
-async function findFiles(deps: SettleDeps): Promise<Found> {
-  const { pipeline } = deps;
-  const ending = deps.ending();
-  const streamed = ending?.state == null ? pipeline.newestFiles.files() : null;
-  const broken = ending?.state == null && streamed === null && pipeline.newestFiles.frame() !== null;
-  const damaged = pipeline.damaged() || broken;
-  const warnings: Warning[] = damaged
-    ? [{ code: 'invalid_frame', message: 'Frames of the run could not be read or were missing.' }]
-    : [];
-  let given = streamed;
-  if (damaged || given === null) {
-    const asked = ending?.state ?? (await finalState(deps));
-    if (asked === 'away') {
-      const message = 'The runtime could not be reached in time.';
-      return { files: {}, warnings, fault: { code: 'runtime_unavailable', message, retryable: true } };
-    }
-    if (asked?.status === 'failed') return { files: {}, warnings, fault: errorOfState(asked) };
-    const told = asked?.generated_files ?? null;
-    if (told === null && damaged) {
-      const message = 'The files of the run could not be read.';
-      return { files: {}, warnings, fault: { code: 'invalid_frame', message, retryable: false } };
-    }
-    given = told;
-  }
-  const accepted = acceptFiles(given ?? {}, deps.allowed);
-  warnings.push(...accepted.warnings);
-  if (Object.keys(accepted.files).length > 0) return { files: accepted.files, warnings, fault: null };
-  const message = 'The run ended without any files.';
-  return { files: {}, warnings, fault: { code: 'completed_without_files', message, retryable: false } };
-}
-
-/** The runtime's word on a run that has ended; null where it does not say, `away` where it was not reached in time. */
-async function finalState(deps: SettleDeps): Promise<RuntimeState | null | 'away'> {
-  let away = false;
-  for (let tries = 0, failures = 0; tries < STATE_TRIES && !deps.pastDeadline(); ) {
-    const asked = await deps.askState();
-    if (asked.kind === 'not_found') return null;
-    away = asked.kind === 'away';
-    if (asked.kind === 'state') {
-      if (asked.state.status !== 'running') return asked.state;
-      tries++;
-    }
-    await deps.sleep(asked.kind === 'away' ? deps.delayMs(failures++) : 250);
-  }
-  return away ? 'away' : null;
 }

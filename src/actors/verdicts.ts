@@ -1,4 +1,4 @@
-import type { ProposalError } from '@ide-orchestrator/protocol';
+import type { ProposalError, RuntimeState } from '@ide-orchestrator/protocol';
 import type { InvokeAnswer, ProposalEvent, Verdict } from './proposal-types.js';
 
 /** Failures after which another attempt would meet the same. */
@@ -49,6 +49,12 @@ export function errorOf(event: Extract<ProposalEvent, { type: 'runtime.failed' }
     event.error.message ?? 'The run failed without saying why.',
     event.error.retryable ?? true,
   );
+}
+
+/** The error of a run whose end only `state` told. */
+export function errorOfState(state: RuntimeState): ProposalError {
+  const { code = 'runtime_error', message = 'The run failed.', retryable = true } = state.error ?? {};
+  return { code, message, retryable };
 }
 
 /** A certain answer to an invoke that is not the start of a run. */

@@ -1,19 +1,14 @@
 import pg from 'pg';
+import { withConnection } from './brief-connection.js';
 
 const codeOf = (error: unknown): unknown =>
   typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined;
 
-const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 });
-  // The end of a connection that the server cuts is reported by the query that waits for it.
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-    return await work(client);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-};
+const CONNECT_MS = 5_000;
+const optionsOf = (url: string): pg.ClientConfig => ({
+  connectionString: url,
+  connectionTimeoutMillis: CONNECT_MS,
+});
 
 /**
  * Creates the database that the URL names, if it is missing and the role may.
@@ -23,7 +18,7 @@ const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T
  */
 export const ensureDatabase = async (url: string): Promise<boolean> => {
   try {
-    await withClient(url, async () => undefined);
+    await withConnection(optionsOf(url), async () => undefined);
     return false;
   } catch (error) {
     if (codeOf(error) !== '3D000') throw error;
@@ -31,7 +26,7 @@ export const ensureDatabase = async (url: string): Promise<boolean> => {
   const maintenance = new URL(url);
   const name = decodeURIComponent(maintenance.pathname.slice(1));
   maintenance.pathname = '/postgres';
-  return withClient(maintenance.toString(), async (client) => {
+  return withConnection(optionsOf(maintenance.toString()), async (client) => {
     try {
       await client.query(`CREATE DATABASE ${pg.escapeIdentifier(name)}`);
       return true;

@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
-import pg from 'pg';
 import { type CommonQueryMethods, sql } from 'slonik';
 import { z } from 'zod';
+import { withConnection } from './brief-connection.js';
 import { named } from './statement.js';
 
 /** Seen from the compiled file, dist/src/db/. */
@@ -22,14 +22,11 @@ const noLog = () => undefined;
  * @param url of the database
  * @returns the names of the migrations that were applied
  */
-export const migrate = async (url: string): Promise<string[]> => {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS });
-  // A connection of the runner's own has no listener: cut by the server, it ends the process past every catch.
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
+export const migrate = (url: string): Promise<string[]> =>
+  // A connection of the runner's own has no listener for errors.
+  withConnection({ connectionString: url, connectionTimeoutMillis: CONNECT_MS }, async (dbClient) => {
     const applied = await runner({
-      dbClient: client,
+      dbClient,
       dir: FOLDER,
       direction: 'up',
       migrationsTable: TABLE,
@@ -39,10 +36,7 @@ export const migrate = async (url: string): Promise<string[]> => {
       logger: { debug: noLog, info: noLog, warn: noLog, error: noLog },
     });
     return applied.map((migration) => migration.name);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-};
+  });
 
 /** How many migrations the database lacks; 0 = ready. */
 export const pendingMigrations = async (db: CommonQueryMethods): Promise<number> => {

@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import pg from 'pg';
+import type pg from 'pg';
+import { withConnection } from '../db/brief-connection.js';
 import { type PostgresHome, serverEnvironment } from './postgres-home.js';
 import { commandOf, endProcess, type ProcessIdentity, processIdentityOf } from './process-identity.js';
 
@@ -35,24 +36,15 @@ export const databaseUrl = (address: ServerAddress, database: string): string =>
   `postgresql://postgres:${address.password}@127.0.0.1:${address.port}/${encodeURIComponent(database)}`;
 
 /** Runs `work` on a connection of its own to the maintenance database. */
-export const withClient = async <T>(
-  address: ServerAddress,
-  work: (client: pg.Client) => Promise<T>,
-): Promise<T> => {
-  const client = new pg.Client({
-    connectionString: databaseUrl(address, 'postgres'),
-    connectionTimeoutMillis: 1_000,
-    query_timeout: 30_000,
-  });
-  // A server that goes away meanwhile rejects the query; the event says it once more.
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-    return await work(client);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-};
+export const withClient = <T>(address: ServerAddress, work: (client: pg.Client) => Promise<T>): Promise<T> =>
+  withConnection(
+    {
+      connectionString: databaseUrl(address, 'postgres'),
+      connectionTimeoutMillis: 1_000,
+      query_timeout: 30_000,
+    },
+    work,
+  );
 
 /** Whether the PostgreSQL of exactly this home answers at the address. */
 const answers = (home: PostgresHome, address: ServerAddress): Promise<boolean> =>

@@ -1,10 +1,9 @@
 import { draft, putDraftRequest } from '@ide-orchestrator/protocol';
 import { deleteDraft, findDraft, putDraft } from '../db/drafts.js';
-import { findWorkflow } from '../db/workflows.js';
 import { AppError } from '../errors.js';
 import { type Route, route } from './route.js';
 import { draftOf } from './wire.js';
-import { noWorkflow } from './workflows.js';
+import { noWorkflow, ownWorkflow } from './workflows.js';
 
 const tag = 'drafts';
 export const noDraft = () => new AppError('draft_not_found', 'This workflow has no draft.');
@@ -20,10 +19,9 @@ export function draftRoutes(): Route[] {
       tag,
       answers: { 200: draft },
       errors: ['not_found', 'draft_not_found'],
-      async handle({ db, identity, params }) {
-        const workflowId = params.workflow_id ?? '';
-        if ((await findWorkflow(db, { workflowId, userId: identity.userId })) === null) throw noWorkflow();
-        const row = await findDraft(db, { workflowId });
+      async handle(call) {
+        const { id: workflowId } = await ownWorkflow(call);
+        const row = await findDraft(call.db, { workflowId });
         if (row === null) throw noDraft();
         return { status: 200, body: draftOf(row) };
       },

@@ -8,13 +8,12 @@ import {
 } from '@ide-orchestrator/protocol';
 import { listTransitions } from '../db/audit.js';
 import { findBaseAndDraft, findProposalFor, listProposals } from '../db/proposals.js';
-import { findWorkflow } from '../db/workflows.js';
 import { AppError } from '../errors.js';
 import { pageOfRows, timeCursorOf } from './page.js';
 import { diffOf } from './proposal-diff.js';
 import { type Call, type Route, route } from './route.js';
 import { proposalOf } from './wire.js';
-import { noWorkflow } from './workflows.js';
+import { ownWorkflow } from './workflows.js';
 
 const tag = 'proposals';
 export const noProposal = () => new AppError('not_found', 'There is no such proposal.');
@@ -32,12 +31,11 @@ export function proposalRoutes(): Route[] {
       query: proposalsQuery,
       answers: { 200: pageOf(proposal) },
       errors: ['not_found'],
-      async handle({ db, identity, params, query }) {
-        const workflowId = params.workflow_id ?? '';
-        const cursor = timeCursorOf(query.cursor);
-        if ((await findWorkflow(db, { workflowId, userId: identity.userId })) === null) throw noWorkflow();
-        const { status, limit } = query;
-        const rows = await listProposals(db, { workflowId, status, limit: limit + 1, cursor });
+      async handle(call) {
+        const { status, limit } = call.query;
+        const cursor = timeCursorOf(call.query.cursor);
+        const { id: workflowId } = await ownWorkflow(call);
+        const rows = await listProposals(call.db, { workflowId, status, limit: limit + 1, cursor });
         const body = pageOfRows(rows, limit, { item: proposalOf, place: (row) => [row.createdAt, row.id] });
         return { status: 200, body };
       },

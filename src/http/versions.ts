@@ -7,13 +7,12 @@ import {
   workflow,
 } from '@ide-orchestrator/protocol';
 import { deployVersion, findVersion, listVersions, publishVersion } from '../db/versions.js';
-import { findWorkflow } from '../db/workflows.js';
 import { AppError } from '../errors.js';
 import { noDraft } from './drafts.js';
 import { numberCursorOf, pageOfRows } from './page.js';
 import { type Route, route } from './route.js';
 import { versionOf, workflowOf } from './wire.js';
-import { noWorkflow } from './workflows.js';
+import { noWorkflow, ownWorkflow } from './workflows.js';
 
 const tag = 'versions';
 const noVersion = () => new AppError('version_not_found', 'This workflow has no such version.');
@@ -52,10 +51,10 @@ export function versionRoutes(): Route[] {
       query: pageQuery,
       answers: { 200: pageOf(version) },
       errors: ['not_found'],
-      async handle({ db, identity, params, query }) {
-        const workflowId = params.workflow_id ?? '';
+      async handle(call) {
+        const { db, query } = call;
         const beforeVersion = numberCursorOf(query.cursor);
-        if ((await findWorkflow(db, { workflowId, userId: identity.userId })) === null) throw noWorkflow();
+        const { id: workflowId } = await ownWorkflow(call);
         const rows = await listVersions(db, { workflowId, limit: query.limit + 1, beforeVersion });
         const body = pageOfRows(rows, query.limit, { item: versionOf, place: (row) => [row.versionNumber] });
         return { status: 200, body };
@@ -69,10 +68,10 @@ export function versionRoutes(): Route[] {
       tag,
       answers: { 200: version },
       errors: ['not_found', 'version_not_found'],
-      async handle({ db, identity, params }) {
-        const workflowId = params.workflow_id ?? '';
-        if ((await findWorkflow(db, { workflowId, userId: identity.userId })) === null) throw noWorkflow();
-        const row = await findVersion(db, { workflowId, versionNumber: Number(params.version_number) });
+      async handle(call) {
+        const { id: workflowId } = await ownWorkflow(call);
+        const versionNumber = Number(call.params.version_number);
+        const row = await findVersion(call.db, { workflowId, versionNumber });
         if (row === null) throw noVersion();
         return { status: 200, body: versionOf(row) };
       },

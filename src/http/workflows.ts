@@ -14,7 +14,7 @@ import {
 } from '../db/workflows.js';
 import { AppError } from '../errors.js';
 import { pageOfRows, timeCursorOf } from './page.js';
-import { type Route, route } from './route.js';
+import { type Call, type Route, route } from './route.js';
 import { workflowOf } from './wire.js';
 
 const tag = 'workflows';
@@ -72,10 +72,8 @@ export function workflowRoutes(deps: { ids: () => string }): Route[] {
       tag,
       answers: { 200: workflow },
       errors: ['not_found'],
-      async handle({ db, identity, params }) {
-        const row = await findWorkflow(db, { workflowId: params.workflow_id ?? '', userId: identity.userId });
-        if (row === null) throw noWorkflow();
-        return { status: 200, body: workflowOf(row) };
+      async handle(call) {
+        return { status: 200, body: workflowOf(await ownWorkflow(call)) };
       },
     }),
     route({
@@ -116,4 +114,12 @@ export function workflowRoutes(deps: { ids: () => string }): Route[] {
       },
     }),
   ];
+}
+
+/** The workflow that the path names, for its owner; throws AppError `not_found` for all others alike. */
+export async function ownWorkflow(call: Pick<Call<unknown, unknown>, 'db' | 'params' | 'identity'>) {
+  const { db, params, identity } = call;
+  const found = await findWorkflow(db, { workflowId: params.workflow_id ?? '', userId: identity.userId });
+  if (found === null) throw noWorkflow();
+  return found;
 }

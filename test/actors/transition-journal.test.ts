@@ -10,8 +10,8 @@ import { commitCompleted, commitPhase, commitRetry, type Fence } from '../../src
 import { nameOf } from '../../src/db/statement.js';
 import { readThread, takeOver } from '../../src/db/threads.js';
 import { createTestDatabase } from '../support/database.js';
+import { createDatabaseGate } from '../support/database-gate.js';
 import { completeWith, lastFrames, seedProposal, seedWorkflow, wireFile } from '../support/seed.js';
-import { createGate } from './support/gate.js';
 
 const { pool, url } = await createTestDatabase(t);
 
@@ -57,10 +57,10 @@ async function bench(t: Test, db: CommonQueryMethods = pool) {
 
 /** A pool behind a gate that can lose answers and shut. */
 async function behindGate(t: Test) {
-  const gate = await createGate(url);
+  const gate = await createDatabaseGate(url);
   const db = await createPool({ url: gate.url, maximumPoolSize: 1, applicationName: 'behind a gate' });
   t.teardown(async () => {
-    gate.stop();
+    gate.shut();
     await db.end();
   });
   return { gate, db };
@@ -85,7 +85,7 @@ t.test('a commit whose answer was lost is found by its id and not made again (ru
   const { gate, db } = await behindGate(t);
   const { journal, phase, tries, now } = await bench(t, db);
   await readThread(db, { threadId: randomUUID() });
-  const outcome = await journal.append(phase('streaming', async () => gate.loseNextAnswer()));
+  const outcome = await journal.append(phase('streaming', async () => gate.set('cut_at_answer')));
   t.strictSame(outcome, { kind: 'committed' });
   t.equal(tries.length, 1);
   t.equal(journal.version(), 2);

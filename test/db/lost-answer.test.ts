@@ -4,8 +4,8 @@ import { findDraft } from '../../src/db/drafts.js';
 import { createPool, isUnknownOutcome, withDeadline } from '../../src/db/pool.js';
 import { readThread } from '../../src/db/proposals.js';
 import { commitPhase, findTransition } from '../../src/db/run-progress.js';
-import { createAnswerProxy } from '../support/answer-proxy.js';
 import { createTestDatabase } from '../support/database.js';
+import { createDatabaseGate } from '../support/database-gate.js';
 import { fenceOf, seedCompleted, seedProposal, seedWorkflow } from '../support/seed.js';
 import { eventually, until } from '../support/until.js';
 
@@ -15,17 +15,17 @@ const opened = { from: 'invoking', to: 'streaming', event: 'runtime.opened', att
 
 for (const mode of ['swallow_and_cut', 'swallow'] as const) {
   t.test(`a commit whose answer is lost (${mode}) is unknown, and found by its transition`, async (t) => {
-    const proxy = await createAnswerProxy(new URL(url));
-    const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
+    const gate = await createDatabaseGate(url);
+    const behind = await createPool({ url: gate.url, maximumPoolSize: 1, applicationName: 'behind' });
     t.teardown(async () => {
-      await proxy.close();
+      gate.shut();
       // A statement that nobody answered is ended with its connection, and says so here.
       await behind.end().catch(() => undefined);
     });
     const row = await seedProposal(pool, await seedWorkflow(pool));
     await readThread(behind, row);
     const fence = fenceOf(row);
-    proxy.set(mode);
+    gate.set(mode);
     let seen: unknown;
     await withDeadline(commitPhase(behind, fence, opened), 1_000).catch((error: unknown) => {
       seen = error;
@@ -33,7 +33,7 @@ for (const mode of ['swallow_and_cut', 'swallow'] as const) {
     t.ok(isUnknownOutcome(seen), String(seen));
     await until(async () => (await findTransition(pool, fence)) !== null);
     t.same(await findTransition(pool, fence), { version: 2 }, 'it did happen');
-    proxy.set('pass');
+    gate.set('pass');
     if (mode === 'swallow_and_cut') {
       t.equal(await commitPhase(behind, fence, opened), null, 'repeated, it touches nothing');
     }
@@ -43,19 +43,19 @@ for (const mode of ['swallow_and_cut', 'swallow'] as const) {
 t.test(
   'an approval whose commit was not answered is answered by the next one, and applied once',
   async (t) => {
-    const proxy = await createAnswerProxy(new URL(url));
-    const behind = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'behind' });
+    const gate = await createDatabaseGate(url);
+    const behind = await createPool({ url: gate.url, maximumPoolSize: 1, applicationName: 'behind' });
     t.teardown(async () => {
-      await proxy.close();
+      gate.shut();
       await behind.end();
     });
     const workflow = await seedWorkflow(pool);
     const row = await seedCompleted(pool, workflow, { '/a.md': 'a2' });
     const by = { proposalId: row.proposalId, userId: workflow.userId };
-    proxy.set('cut_at_commit');
+    gate.set('cut_at_commit');
     const seen = await approveProposal(behind, by).catch((error: unknown) => error);
     t.ok(isUnknownOutcome(seen), String(seen));
-    proxy.set('pass');
+    gate.set('pass');
     t.same(await approveProposal(behind, by), {
       kind: 'ok',
       draftRevision: 2,

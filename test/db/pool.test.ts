@@ -13,8 +13,8 @@ import {
   withDeadline,
 } from '../../src/db/pool.js';
 import { nameOf } from '../../src/db/statement.js';
-import { createAnswerProxy } from '../support/answer-proxy.js';
 import { createTestDatabase } from '../support/database.js';
+import { createDatabaseGate } from '../support/database-gate.js';
 import { eventually, until } from '../support/until.js';
 
 const { pool, url } = await createTestDatabase(t);
@@ -172,28 +172,28 @@ t.test(
   'who waits for a place is served, or refused, when a connection for another could not be made',
   { timeout: 20_000 },
   async (t) => {
-    const proxy = await createAnswerProxy(new URL(url));
-    const small = await createPool({ url: proxy.url, maximumPoolSize: 1, applicationName: 'small' });
+    const gate = await createDatabaseGate(url);
+    const small = await createPool({ url: gate.url, maximumPoolSize: 1, applicationName: 'small' });
     const none = z.object({});
     const three = () =>
       [1, 2, 3].map(() => caught(small.query(named('one', none)`SELECT 1`))) as Promise<unknown>[];
     /** One whose connection is being made, and two behind it. */
     const waiting = async () => {
-      proxy.set('swallow');
-      proxy.cut();
+      gate.set('swallow');
+      gate.cut();
       await until(() => small.state().idleConnections === 0);
       const outcomes = three();
-      await until(() => small.state().waitingClients === 2 && proxy.connections() === 1);
+      await until(() => small.state().waitingClients === 2 && gate.connections() === 1);
       return outcomes;
     };
     const served = await waiting();
-    proxy.set('pass');
-    proxy.cut();
+    gate.set('pass');
+    gate.cut();
     t.match(kindOf(await served[0]), { unavailable: true, unknown: false });
     t.strictSame([await served[1], await served[2]], [null, null], 'those behind it are served');
 
     const refused = await waiting();
-    await proxy.close();
+    gate.shut();
     for (const each of refused) t.match(kindOf(await each), { unavailable: true, unknown: false });
     for (const each of three()) t.match(kindOf(await each), { unavailable: true }, 'and those after them');
     await small.end();

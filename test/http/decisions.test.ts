@@ -4,9 +4,9 @@ import t, { type Test } from 'tap';
 import { z } from 'zod';
 import { createPool } from '../../src/db/pool.js';
 import { giveUpOwned, takeOver } from '../../src/db/threads.js';
-import { createAnswerProxy } from '../support/answer-proxy.js';
 import { type Api, createApi } from '../support/api.js';
 import { createTestDatabase } from '../support/database.js';
+import { createDatabaseGate } from '../support/database-gate.js';
 
 const wire = (text: string) => ({ content: text.split('\n') });
 
@@ -296,16 +296,16 @@ t.test(
   'a key whose commit was made while its answer was lost is answered from what is stored, and the work is done once (rule 2)',
   async (t) => {
     const { url } = await createTestDatabase(t);
-    const proxy = await createAnswerProxy(new URL(url));
-    const behind = await createPool({ url: proxy.url, maximumPoolSize: 4, applicationName: 'behind' });
+    const gate = await createDatabaseGate(url);
+    const behind = await createPool({ url: gate.url, maximumPoolSize: 4, applicationName: 'behind' });
     t.teardown(async () => {
       await behind.end().catch(() => undefined);
-      await proxy.close();
+      gate.shut();
     });
     const api = await createApi(t, { db: behind });
     const headers = { 'idempotency-key': 'k' };
     const make = () => api.call('ada', 'POST', '/api/workflows', { body: { name: 'Once' }, headers });
-    proxy.set('cut_at_commit');
+    gate.set('cut_at_commit');
     t.match(await make(), { status: 503, body: { code: 'database_unavailable' } });
     const repeated = await make();
     t.equal(repeated.status, 201);
