@@ -7,6 +7,7 @@ import { type AgentMiddleware, todoListMiddleware, toolErrorMiddleware } from 'l
 import type { AgentSpec, AgentTeam } from './agent-definition.js';
 import { StoreError } from './checkpoints.js';
 import { createPathGuard } from './file-rules.js';
+import { createLibraryMiddleware } from './library-middleware.js';
 import { createModelCallLimit } from './model-call-limit.js';
 import type { StreamItem } from './run-events.js';
 import { causesOf } from './run-failure.js';
@@ -49,6 +50,11 @@ export async function buildAgent(team: AgentTeam, deps: BuildDeps): Promise<Stre
   const { main } = team;
   const model = await deps.modelFor(main);
   const tools = toolsOf(main.tools, team.toolNotes, deps.tools);
+  const backend = new StateBackend({ fileFormat: 'v1' });
+  const middlewareOf = (agent: string) => [
+    ...createLibraryMiddleware({ backend, permissions }),
+    ...commonMiddleware(agent),
+  ];
   const subagents = await Promise.all(
     withGeneralPurpose(team).map(async (spec) => ({
       name: spec.slug,
@@ -56,7 +62,7 @@ export async function buildAgent(team: AgentTeam, deps: BuildDeps): Promise<Stre
       systemPrompt: promptOf(spec),
       model: spec.slug === generalPurpose ? model : await deps.modelFor(spec),
       tools: spec.slug === generalPurpose ? tools : toolsOf(spec.tools, team.toolNotes, deps.tools),
-      middleware: commonMiddleware(spec.slug),
+      middleware: middlewareOf(spec.slug),
     })),
   );
   const agent: unknown = createDeepAgent({
@@ -67,11 +73,11 @@ export async function buildAgent(team: AgentTeam, deps: BuildDeps): Promise<Stre
     subagents,
     middleware: [
       todoListMiddleware() as unknown as AgentMiddleware,
-      ...commonMiddleware(main.slug),
+      ...middlewareOf(main.slug),
       createSubagentFiles(),
       deps.inbox,
     ],
-    backend: new StateBackend({ fileFormat: 'v1' }),
+    backend,
     permissions,
     checkpointer: deps.checkpointer,
   });

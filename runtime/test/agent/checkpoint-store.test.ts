@@ -121,3 +121,24 @@ async function createProxy() {
     close: () => new Promise((resolve) => server.close(resolve)),
   };
 }
+
+test('No step with a checkpoint stands between an input and the first turn but the one that hears the reader', async (t) => {
+  const { runner, pool, schema } = await createTestRunner(t);
+  const run = watch(runner, inputOf('Add web search', sampleFiles()));
+  t.match(await run.done, { status: 'completed' });
+  const { rows } = await pool.query<{ step: string; main: boolean }>(
+    `SELECT DISTINCT substr(channel, 11) AS step, checkpoint_ns = '' AS main FROM ${schema}.checkpoint_blobs
+      WHERE thread_id = $1 AND channel LIKE 'branch:to:%' ORDER BY main DESC, step`,
+    [run.threadId],
+  );
+  t.same(
+    rows.map(({ step, main }) => `${main ? '' : 'sub-agent: '}${step}`),
+    [
+      'model_request',
+      'reader-inbox.after_agent',
+      'reader-inbox.before_model',
+      'todoListMiddleware.after_model',
+      'sub-agent: model_request',
+    ],
+  );
+});
