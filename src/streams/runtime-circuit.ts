@@ -114,7 +114,7 @@ export function createRuntimeCircuit(options: RuntimeCircuitOptions): RuntimeCir
     },
     options: { modules: [breaker] },
   });
-  /** Rejects with what was counted as a failure, and where the breaker takes no more: both are told by its state. */
+  /** What was counted, and that an open or half-open breaker counts nothing, is told by its state alone. */
   const count = (tried: () => Promise<Health>): Promise<void> =>
     counted.execute<void>(tried).catch(() => undefined);
 
