@@ -35,12 +35,21 @@ const logFileOf = (home: PostgresHome): string => path.join(home.folder, 'server
 export const databaseUrl = (address: ServerAddress, database: string): string =>
   `postgresql://postgres:${address.password}@127.0.0.1:${address.port}/${encodeURIComponent(database)}`;
 
+/** How long a server that is there may take to let somebody in, on a busy machine; ms. */
+const connectMs = 15_000;
+/** For one that may not be there, or frozen: it is asked again. */
+const probeMs = 1_000;
+
 /** Runs `work` on a connection of its own to the maintenance database. */
-export const withClient = <T>(address: ServerAddress, work: (client: pg.Client) => Promise<T>): Promise<T> =>
+export const withClient = <T>(
+  address: ServerAddress,
+  work: (client: pg.Client) => Promise<T>,
+  withinMs = connectMs,
+): Promise<T> =>
   withConnection(
     {
       connectionString: databaseUrl(address, 'postgres'),
-      connectionTimeoutMillis: 1_000,
+      connectionTimeoutMillis: withinMs,
       query_timeout: 30_000,
     },
     work,
@@ -48,10 +57,14 @@ export const withClient = <T>(address: ServerAddress, work: (client: pg.Client) 
 
 /** Whether the PostgreSQL of exactly this home answers at the address. */
 const answers = (home: PostgresHome, address: ServerAddress): Promise<boolean> =>
-  withClient(address, async (client) => {
-    const { rows } = await client.query<{ data_directory: string }>('SHOW data_directory');
-    return rows[0]?.data_directory === dataFolderOf(home);
-  }).catch(() => false);
+  withClient(
+    address,
+    async (client) => {
+      const { rows } = await client.query<{ data_directory: string }>('SHOW data_directory');
+      return rows[0]?.data_directory === dataFolderOf(home);
+    },
+    probeMs,
+  ).catch(() => false);
 
 /** The superuser's password. It lies beside the data, so that it goes where the data goes. */
 const passwordFileOf = (home: PostgresHome): string => path.join(home.folder, 'password');

@@ -15,8 +15,10 @@ import { seedWorkflow } from '../support/seed.js';
 import { eventually } from '../support/until.js';
 
 const STREAMS = 1_000;
+/** A busy machine may take so long for all of them together. */
+const LONG_MS = 300_000;
 /** Connections that are made side by side. */
-const AT_ONCE = 100;
+const AT_ONCE = 25;
 const more = {
   SOCKETS_PER_USER: '10000',
   HTTP_REQUESTS_PER_MINUTE: '1000000',
@@ -57,7 +59,12 @@ function createViewer(threadId: string, token: string) {
   });
   return {
     ...viewer,
+    /** Comes again where the replica says that it is busy, as the contract wants it. */
     async open(url: string): Promise<void> {
+      while (!(await this.comes(url))) await wait(500);
+    },
+    /** False where it was refused with 503. */
+    async comes(url: string): Promise<boolean> {
       const last = viewer.numbers.at(-1);
       const position = last === undefined ? '' : `?after=${last}&epoch=1.1`;
       socket = new WebSocket(`${url.replace('http', 'ws')}/api/ws/refinements/${threadId}${position}`, {
@@ -69,11 +76,18 @@ function createViewer(threadId: string, token: string) {
         if (seq !== undefined) viewer.numbers.push(Number(seq));
         else viewer.recoveries.push(/"recovery":"(\w+)"/.exec(data.toString())?.[1] ?? data.toString());
       });
+      const upgraded = once(socket, 'open');
+      try {
+        await upgraded;
+      } catch (error) {
+        if (/response: 503/.test(String(error))) return false;
+        throw error;
+      }
       socket.once('close', (code) => {
         viewer.closes.push(code);
         markClosed();
       });
-      await once(socket, 'open');
+      return true;
     },
     closed,
     end: () => socket?.terminate(),
@@ -109,7 +123,7 @@ t.test(
     const threadIds = await seedUnowned(pool);
     const first = await startOrchestrator(t, parts);
     const began = performance.now();
-    await eventually('every run is read', () => runtime.threads.openStreams() === STREAMS);
+    await eventually('every run is read', () => runtime.threads.openStreams() === STREAMS, LONG_MS);
     t.comment(`all runs read after ${Math.round(performance.now() - began)} ms`);
     const second = await startOrchestrator(t, parts);
 
@@ -125,7 +139,7 @@ t.test(
     });
     await inGroups(viewers, (viewer) => viewer.open(first.url));
     runtime.threads.pace(threadIds, 1e9, 0.5);
-    await eventually('a frame each', () => viewers.every(({ numbers }) => numbers.length > 0));
+    await eventually('a frame each', () => viewers.every(({ numbers }) => numbers.length > 0), LONG_MS);
 
     const signalled = performance.now();
     const exited = first.kill('SIGTERM').then(({ code }) => ({ code, took: performance.now() - signalled }));
@@ -150,9 +164,8 @@ t.test(
       statuses.some(({ status, askedAt }) => status === 200 && askedAt > sentAwayAt),
       'before anybody is sent away',
     );
-    await eventually('another frame each', () =>
-      viewers.every(({ numbers }, index) => numbers.length > (before[index] ?? 0)),
-    );
+    const further = () => viewers.every(({ numbers }, index) => numbers.length > (before[index] ?? 0));
+    await eventually('another frame each', further, LONG_MS);
     const gaps = viewers.filter(({ numbers }) => numbers.some((number, index) => number !== index + 1));
     t.strictSame(gaps.map(({ numbers }) => numbers).slice(0, 3), [], 'every number once');
     const told = new Set(viewers.map(({ recoveries, closes }) => `${recoveries} ${closes}`));

@@ -1,13 +1,16 @@
 import { execFile, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import pino from 'pino';
 import t from 'tap';
+import { createTcpProxy } from '../../chaos/tcp-proxy.js';
 import { startEmbedded } from '../../src/embedded/embedded.js';
 import { startEmbeddedPostgres } from '../../src/embedded/postgres.js';
+import { withClient } from '../../src/embedded/postgres-server.js';
 import { processIdentityOf } from '../../src/embedded/process-identity.js';
 import { until } from '../support/until.js';
 
@@ -73,6 +76,19 @@ t.test('below a private folder PostgreSQL runs all the same', async (t) => {
   t.strictSame(await query(server.url('ide_orchestrator'), 'SELECT 1 AS one'), [{ one: 1 }]);
   await server.stop();
   t.notOk(fs.existsSync(home), 'a temporary one leaves nothing behind');
+});
+
+t.test('a server that is slow to let somebody in is waited for', async (t) => {
+  const server = await startEmbeddedPostgres({ dataDir: t.testdir(), log, temporary: true });
+  const { port, password } = new URL(server.url('postgres'));
+  const proxy = await createTcpProxy({ port: 0, targetPort: Number(port) });
+  proxy.hold();
+  const asked = withClient({ port: proxy.port, password }, (client) => client.query('SELECT 1 AS one'));
+  await wait(1_500);
+  proxy.release();
+  t.match(await asked, { rows: [{ one: 1 }] });
+  await proxy.close();
+  await server.stop();
 });
 
 t.test('a killed postmaster is started again at its address', async (t) => {

@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import net from 'node:net';
 import t from 'tap';
 import { findFreePort } from '../../src/embedded/free-port.js';
@@ -18,3 +19,13 @@ t.test('a remembered port that is taken is replaced by another', async (t) => {
   const taken = (other.address() as net.AddressInfo).port;
   t.not(await findFreePort(taken), taken);
 });
+
+t.test(
+  'a free port is none that the system hands out to others while its owner is being started again',
+  { skip: process.platform !== 'linux' },
+  async (t) => {
+    const range = fs.readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+    const from = Math.max(Number.parseInt(range, 10), 12_000);
+    for (let count = 0; count < 20; count++) t.ok((await findFreePort()) < from);
+  },
+);

@@ -129,7 +129,15 @@ t.test(
     await goOnWithout(t, runs);
     await saysSo(t, [house.replica, other], /slow|down/);
     const refused = { status: 503, body: { code: 'database_unavailable', detail: /nothing was changed/ } };
-    t.match(await asked(house.replica), refused, 'who comes later is not even let in to wait');
+    let told = false;
+    const late = asked(house.replica).finally(() => {
+      told = true;
+    });
+    // These ask nobody: on a machine of any speed all of them together are shorter than any wait for PostgreSQL.
+    for (let count = 0; count < 100; count++)
+      await (await fetch(`${house.replica.url}/health`)).arrayBuffer();
+    t.ok(told, 'who comes later is not made to wait at all');
+    t.match(await late, refused);
     // Longer than the 3 s after which a beat that stands still is a death.
     await wait(Math.max(0, frozenAt + 4_500 - performance.now()));
     server.thaw();

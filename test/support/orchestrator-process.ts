@@ -47,6 +47,8 @@ export async function startOrchestrator(
   const port = await new Promise<number>((resolve, reject) => {
     reading.on('line', (line) => {
       if (!line.startsWith('{')) return;
+      // One that is killed may be in the middle of a line.
+      if (child.killed && !line.endsWith('}')) return;
       const fields = JSON.parse(line) as Record<string, unknown>;
       logs.push(fields);
       if (fields.msg === 'ready') resolve(fields.port as number);

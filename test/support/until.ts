@@ -11,9 +11,9 @@ export async function until(holds: Holds, withinMs = PATIENCE_MS): Promise<void>
   while (!(await holds()) && performance.now() < deadline) await wait(5);
 }
 
-/** Resolves once it is so; rejects after a minute. */
-export async function eventually(what: string, holds: Holds): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
+/** Resolves once it is so; rejects after `withinMs`. */
+export async function eventually(what: string, holds: Holds, withinMs = PATIENCE_MS): Promise<void> {
+  const deadline = performance.now() + withinMs;
   while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(`it did not come to this: ${what}`);
     await wait(10);

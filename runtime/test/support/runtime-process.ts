@@ -35,6 +35,8 @@ export async function startRuntimeProcess(
   const read = once(reading, 'close');
   const port = await new Promise<number>((resolve, reject) => {
     reading.on('line', (line) => {
+      // One that is killed may be in the middle of a line.
+      if (child.killed && !line.endsWith('}')) return;
       const fields = JSON.parse(line) as Record<string, unknown>;
       lines.push(fields);
       if (fields.msg === 'ready') resolve(fields.port as number);
