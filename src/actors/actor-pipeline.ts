@@ -40,7 +40,7 @@ export const epochOf = (row: ThreadRow): string =>
 
 /** The pipeline that a thread's actor reads by: where its row says that the run stands, and counted. */
 export function createActorPipeline(deps: ActorPipelineDeps, row: ThreadRow, role: Role): ThreadPipeline {
-  const { runtimeFrames, client, windowBudget, publish, frameCounts, now, metrics } = deps;
+  const { runtimeFrames, client, windowBudget, publish, frameCounts, isFinal, now, metrics } = deps;
   const { sleep, awayDelayMs } = deps.pauses;
   const { budgetBytes, stuckMs } = deps.config.viewers;
   const pipeline = createThreadPipeline({
@@ -56,7 +56,7 @@ export function createActorPipeline(deps: ActorPipelineDeps, row: ThreadRow, rol
       runtimeLog: deps.runtimeLog,
       proposalId: row.proposalId,
       run: deps.run,
-      isFinal: () => deps.isFinal() || pipeline.finished(),
+      isFinal: () => isFinal() || pipeline.finished(),
       isStopped: deps.isStopped,
       sleep,
       now,

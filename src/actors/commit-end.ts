@@ -39,14 +39,24 @@ export interface EndCommitDeps
 
 /** Commits the end of a run when there is room for it among all ends that wait, and orders what follows from it. */
 export function createEndCommit(deps: EndCommitDeps): (verdict: Verdict) => Promise<Settled> {
-  const { pipeline, notes, watchdog, proposalId, runtimeThreadId, nobodyWaits } = deps;
+  const { pipeline, journal, notes, watchdog, proposalId, runtimeThreadId, nobodyWaits } = deps;
+  const { attempt, ending, sleep, delayMs, log } = deps;
   const askState = () => deps.client.getState(runtimeThreadId());
   const pastDeadline = () => nobodyWaits() || watchdog.pastDeadline();
-  const end = createDroppedEnd({ ...deps, askState, isStopped: pastDeadline });
-  const settle: SettleDeps = {
-    ...deps,
+
+  const settleDeps = (): SettleDeps => ({
+    db: deps.db,
+    journal,
+    pipeline,
+    proposalId,
     from: notes.from,
+    attempt,
+    ending,
     askState,
+    sleep,
+    delayMs,
+    awaited: deps.awaited,
+    allowed: deps.allowed,
     pastDeadline,
     mayAskAgain: () => !nobodyWaits() && deps.now() < watchdog.askUntil(),
     onCommitted(status, code) {
@@ -55,10 +65,22 @@ export function createEndCommit(deps: EndCommitDeps): (verdict: Verdict) => Prom
     },
     onTranscriptLacking(epoch, upTo) {
       const { held } = pipeline;
-      const generation = deps.journal.generation();
+      const generation = journal.generation();
       const run = { proposalId, runtimeThreadId: runtimeThreadId(), epoch, generation };
       void deps.transcripts.complete({ ...run, upTo, held });
     },
+  });
+
+  return (verdict) => {
+    const end = createDroppedEnd({
+      pipeline,
+      ending,
+      askState,
+      sleep,
+      delayMs,
+      isStopped: pastDeadline,
+      log,
+    });
+    return deps.waitingCommits.hold(end, () => settleRun(settleDeps(), verdict));
   };
-  return (verdict) => deps.waitingCommits.hold(end, () => settleRun(settle, verdict));
 }

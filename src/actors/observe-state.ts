@@ -20,21 +20,22 @@ export interface StateObserverDeps {
 
 /** What follows when a thread's machine goes over to another state. The machine tells its snapshots, not its steps. */
 export function createStateObserver(deps: StateObserverDeps): () => void {
+  const { standing, run, row, attempt, onEnded, onChanged, log } = deps;
   const { notes, watchdog } = deps.ownership;
   let before: ProposalState | null = null;
   return () => {
-    const now = deps.standing.state();
+    const now = standing.state();
     if (now === before) return;
     const left = before;
     before = now;
-    deps.log.info({ from: left, to: now, attempt: deps.attempt() }, 'thread state');
+    log.info({ from: left, to: now, attempt: attempt() }, 'thread state');
     if (now === 'streaming' || now === 'reconnecting') notes.phase(now, `run.${now}`);
     if (now === 'invoking' && left === 'retrying') notes.phase('invoking', 'attempt.begun');
-    if (now === 'retrying') deps.run.forget();
+    if (now === 'retrying') run.forget();
     // A reader that becomes the owner has heard the attempt already.
     if (now === 'invoking' && left !== 'following') watchdog.attemptBegins();
-    if (now === 'following' && left !== null) deps.row.beginFollowing();
-    if (deps.standing.isFinal()) deps.onEnded();
-    deps.onChanged();
+    if (now === 'following' && left !== null) row.beginFollowing();
+    if (standing.isFinal()) onEnded();
+    onChanged();
   };
 }

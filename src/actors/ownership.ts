@@ -59,7 +59,8 @@ export interface Ownership {
 
 /** A reader has these parts, too: it may become the owner at any time. */
 export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership {
-  const { db, node, log, now, metrics, attempt, send, client, config, pipeline } = deps;
+  const { db, node, log, now, metrics, attempt, send, client, config, pipeline, onGivenUp } = deps;
+  const { threadId, proposalId } = row;
   const { sleep, awayDelayMs: delayMs } = deps.pauses;
   const { state, namedThreadId, runtimeThreadId } = deps.standing;
   const journal = createTransitionJournal(
@@ -102,7 +103,7 @@ export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership 
     log,
     runtimeSilentMs: client.silentMs,
     anotherReaches: deps.anotherReaches,
-    onGivenUp: () => deps.onGivenUp(row.threadId),
+    onGivenUp: () => onGivenUp(threadId),
     send,
   });
   const watchdog = createThreadWatchdog(
@@ -125,15 +126,26 @@ export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership 
   );
   let refused = false;
   const commitEnd = createEndCommit({
-    ...deps,
+    db,
+    client,
     journal,
     notes,
     watchdog,
-    proposalId: row.proposalId,
+    pipeline,
+    waitingCommits: deps.waitingCommits,
+    transcripts: deps.transcripts,
+    proposalId,
     runtimeThreadId,
+    attempt,
+    ending: deps.ending,
+    awaited: deps.awaited,
+    nobodyWaits: deps.nobodyWaits,
     sleep: client.pause,
     delayMs,
     allowed: config.runs,
+    onCleanUpDue: deps.onCleanUpDue,
+    now,
+    log,
   });
   return {
     journal,

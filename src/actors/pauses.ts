@@ -7,7 +7,7 @@ export interface PausesDeps {
   random: () => number;
 }
 
-/** How long a thread's actor waits before it tries again. */
+/** How long the threads of a replica wait before they try again. */
 export interface Pauses {
   /** Ends early, without an error, where the signal says so; keeps no process alive. */
   sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;

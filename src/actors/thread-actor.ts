@@ -3,10 +3,8 @@ import type { Viewer, ViewerPosition } from '../streams/viewer.js';
 import { epochOf } from './actor-pipeline.js';
 import type { ProposalState, Role } from './proposal-types.js';
 import type { Attachment, StartOutcome } from './thread-directory.js';
-import { createThreadParts, type ThreadActorOptions, type ThreadPartsDeps } from './thread-parts.js';
+import { createThreadParts, type ThreadActorDeps, type ThreadActorOptions } from './thread-parts.js';
 import { createViewerEntrance } from './viewer-entrance.js';
-
-export type ThreadActorDeps = Omit<ThreadPartsDeps, 'isStopped'>;
 
 /** One live thread on this replica. */
 export interface ThreadActor {
@@ -48,7 +46,7 @@ export function createThreadActor(
   const log = deps.log.child({ thread_id: threadId, proposal_id: proposalId });
   let stopped = false;
   const isStopped = () => stopped;
-  const parts = createThreadParts({ ...deps, log, isStopped }, row, options);
+  const parts = createThreadParts(deps, row, options, { log, isStopped });
   const { machine, standing, pipeline, waits, idle, ownership, rows } = parts;
   const { state, isFinal } = standing;
   const attach = createViewerEntrance({
@@ -58,7 +56,7 @@ export function createThreadActor(
     isStopped,
     rowEpoch: () => epochOf(rows.seen()),
     happens: waits.happens,
-    sleep: parts.pauses.sleep,
+    sleep: deps.pauses.sleep,
     now,
     // A reader's socket to the run is as good as the owner's.
     sendToRun: (message) => (state() === 'streaming' || state() === 'following') && pipeline.send(message),

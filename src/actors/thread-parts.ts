@@ -33,7 +33,7 @@ import { createRowObserver, type RowObserver } from './observe-row.js';
 import { createRunObserver } from './observe-run.js';
 import { createStateObserver } from './observe-state.js';
 import { createOwnership, type Ownership } from './ownership.js';
-import { createPauses, type Pauses } from './pauses.js';
+import type { Pauses } from './pauses.js';
 import type { ProposalLives } from './proposal-actors.js';
 import { proposalInputOf } from './proposal-input.js';
 import type { proposalMachine } from './proposal-machine.js';
@@ -45,7 +45,7 @@ import { createThreadWaits, type ThreadWaits } from './thread-waits.js';
 import type { TranscriptKeeper } from './transcript-keeper.js';
 import type { WaitingCommits } from './waiting-commits.js';
 
-export interface ThreadPartsDeps {
+export interface ThreadActorDeps {
   db: CommonQueryMethods;
   client: DeepAgentsRuntimeClient;
   runtimeFrames: RuntimeFrames;
@@ -60,7 +60,7 @@ export interface ThreadPartsDeps {
   metrics: Metrics;
   log: Logger;
   node: string;
-  random: () => number;
+  pauses: Pauses;
   /** Monotonic milliseconds. */
   now: () => number;
   onCleanUpDue: () => void;
@@ -70,7 +70,6 @@ export interface ThreadPartsDeps {
   onGivenUp: (threadId: string) => void;
   /** The actor broke: it is to be forgotten, and revived from its row. */
   onBroken: (threadId: string, error: unknown) => void;
-  isStopped: () => boolean;
 }
 
 export interface ThreadActorOptions {
@@ -88,7 +87,6 @@ export interface ThreadParts {
   machine: Actor<typeof proposalMachine>;
   standing: ThreadStanding;
   pipeline: ThreadPipeline;
-  pauses: Pauses;
   waits: ThreadWaits;
   idle: IdleTime;
   ownership: Ownership;
@@ -101,18 +99,19 @@ export interface ThreadParts {
 
 /** What a thread's actor is made of; nothing has begun yet. */
 export function createThreadParts(
-  deps: ThreadPartsDeps,
+  deps: ThreadActorDeps,
   row: ThreadRow,
   options: ThreadActorOptions,
+  own: { log: Logger; isStopped: () => boolean },
 ): ThreadParts {
-  const { db, client, node, log, now, isStopped } = deps;
-  const { maxAttempts, cancelGraceMs } = deps.config.runs;
+  const { db, client, node, now, config, metrics, pauses, onCleanUpDue } = deps;
+  const { maxAttempts, cancelGraceMs } = config.runs;
   const { role, awaited, input, traceId, traceparent } = options;
+  const { log, isStopped } = own;
   const { threadId, proposalId } = row;
   const current = { attempt: row.attempt, jobId: row.jobId };
   const attempt = () => current.attempt;
-  const pauses = createPauses({ runs: deps.config.runs, random: deps.random });
-  const { sleep, awayDelayMs: delayMs } = pauses;
+  const { sleep, awayDelayMs, retryDelayMs } = pauses;
 
   const machine = createActor(deps.lives.machine, {
     input: proposalInputOf(row, { role, awaited, maxAttempts }),
@@ -123,11 +122,22 @@ export function createThreadParts(
   const { state, isFinal, isRefused } = standing;
   const pipeline = createActorPipeline(
     {
-      ...deps,
+      db,
+      client,
+      runtimeFrames: deps.runtimeFrames,
+      runtimeLog: deps.runtimeLog,
+      publish: deps.publish,
+      windowBudget: deps.windowBudget,
+      frameCounts: deps.frameCounts,
+      config,
       pauses,
       run: () => ({ attempt: attempt(), threadId: standing.runtimeThreadId() }),
       isFinal: () => rows.seen().status !== 'processing' || isFinal(),
       onRead: () => ownership.watchdog.read(),
+      isStopped,
+      now,
+      metrics,
+      log,
     },
     row,
     role,
@@ -143,7 +153,12 @@ export function createThreadParts(
   });
   const ownership = createOwnership(
     {
-      ...deps,
+      db,
+      node,
+      client,
+      config,
+      waitingCommits: deps.waitingCommits,
+      transcripts: deps.transcripts,
       pauses,
       pipeline,
       standing,
@@ -152,13 +167,28 @@ export function createThreadParts(
       awaited: () => waits.awaited(),
       nobodyWaits: () => isStopped() || rows.seen().cancelRequestedAt !== null,
       traceparent,
+      anotherReaches: deps.anotherReaches,
+      onGivenUp: deps.onGivenUp,
       onMoved: (moved) => rows.observe(moved),
+      onCleanUpDue,
       send,
+      now,
+      metrics,
+      log,
     },
     row,
   );
   const run = createRunObserver({ state, notes: ownership.notes, onOpened: waits.changed });
-  const stored = createStoredEnd({ db, proposalId, pipeline, sleep, delayMs, now, isStopped, log });
+  const stored = createStoredEnd({
+    db,
+    proposalId,
+    pipeline,
+    sleep,
+    delayMs: awayDelayMs,
+    now,
+    isStopped,
+    log,
+  });
   const rows = createRowObserver(
     {
       node,
@@ -193,7 +223,6 @@ export function createThreadParts(
     log,
   });
   const leave = deps.lives.enter(threadId, {
-    ...pauses,
     db,
     client,
     ownership,
@@ -212,7 +241,10 @@ export function createThreadParts(
       deps.onBroken(threadId, error);
     },
     newId: randomUUID,
-    onCleanUpDue: deps.onCleanUpDue,
+    sleep,
+    retryDelayMs,
+    awayDelayMs,
+    onCleanUpDue,
   });
-  return { machine, standing, pipeline, pauses, waits, idle, ownership, rows, observeState, leave };
+  return { machine, standing, pipeline, waits, idle, ownership, rows, observeState, leave };
 }

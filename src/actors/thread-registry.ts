@@ -6,17 +6,23 @@ import { AppError } from '../errors.js';
 import { traceIdOf, traceparentOf } from '../telemetry/tracing.js';
 import { createAccessWatch } from './access-watch.js';
 import { createHandOver } from './hand-over.js';
+import { createPauses } from './pauses.js';
 import { createProposalLives } from './proposal-actors.js';
 import { createRounds, guarded } from './rounds.js';
 import type { RunInput } from './run-input.js';
 import { createTakeOvers } from './take-overs.js';
-import { createThreadActor, type ThreadActor, type ThreadActorDeps } from './thread-actor.js';
+import { createThreadActor, type ThreadActor } from './thread-actor.js';
 import type { ThreadDirectory } from './thread-directory.js';
+import type { ThreadActorDeps } from './thread-parts.js';
 import { createViewerAccess } from './viewer-access.js';
 import { createWaitingCommits } from './waiting-commits.js';
 
 export interface ThreadRegistryDeps
-  extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'onGivenUp'> {
+  extends Omit<
+    ThreadActorDeps,
+    'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'onGivenUp' | 'pauses'
+  > {
+  random: () => number;
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -79,32 +85,31 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     threads.delete(threadId);
   }
 
+  const actorDeps: ThreadActorDeps = {
+    ...deps,
+    lives,
+    waitingCommits,
+    pauses: createPauses({ runs: deps.config.runs, random: deps.random }),
+    anotherReaches: takeOvers.anotherReaches,
+    onGivenUp: takeOvers.gaveUp,
+    onBroken(threadId) {
+      // Its row still names this replica: it is revived by the next look at our own rows.
+      const broken = live.get(threadId);
+      forget(threadId, broken);
+      broken?.stop();
+    },
+  };
+
   function make(row: ThreadRow, awaited: boolean, input: RunInput | null = null): ThreadActor {
     const role = row.status === 'processing' && row.ownerNode !== node ? 'reader' : 'owner';
     const active = context.active();
-    const actor = createThreadActor(
-      {
-        ...deps,
-        lives,
-        waitingCommits,
-        anotherReaches: takeOvers.anotherReaches,
-        onGivenUp: takeOvers.gaveUp,
-        onBroken(threadId) {
-          // Its row still names this replica: it is revived by the next look at our own rows.
-          const broken = live.get(threadId);
-          forget(threadId, broken);
-          broken?.stop();
-        },
-      },
-      row,
-      {
-        role,
-        awaited,
-        input,
-        traceId: traceIdOf(active) ?? row.proposalId.replaceAll('-', ''),
-        traceparent: traceparentOf(active),
-      },
-    );
+    const actor = createThreadActor(actorDeps, row, {
+      role,
+      awaited,
+      input,
+      traceId: traceIdOf(active) ?? row.proposalId.replaceAll('-', ''),
+      traceparent: traceparentOf(active),
+    });
     live.set(row.threadId, actor);
     return actor;
   }
