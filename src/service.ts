@@ -156,10 +156,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
   const listener = createListener({
     url: deps.databaseUrl,
     channel: 'threads',
-    onNotify: (threadId) => {
-      registry.notice(threadId);
-      void cleanUp.deliver();
-    },
+    onNotify: registry.notice,
     onReconnect: () => registry.reread(),
     logger: log,
   });
@@ -169,6 +166,7 @@ export async function createService(deps: ServiceDeps): Promise<Service> {
     work().catch((error: unknown) => log.warn({ err: error }, what));
   };
   const timers = [
+    // What a decision orders is not worth a look at the outbox by every replica after every commit.
     setInterval(() => void cleanUp.deliver(), CLEAN_UP_MS),
     setInterval(() => void transcripts.sweep(), TRANSCRIPTS_MS),
     setInterval(() => {
