@@ -34,7 +34,7 @@ export interface OwnershipDeps
   traceparent: string | null;
   /** Whether another replica that lives reaches the runtime. */
   anotherReaches: () => boolean;
-  onGivenUp: (threadId: string) => void;
+  givingUp: (threadId: string) => { settled(happened: boolean): void };
   /** A commit found a newer row, which is ours still. */
   onMoved: (row: ThreadRow) => void;
   send: (event: ProposalEvent) => void;
@@ -59,7 +59,7 @@ export interface Ownership {
 
 /** A reader has these parts, too: it may become the owner at any time. */
 export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership {
-  const { db, node, log, now, metrics, attempt, send, client, config, pipeline, onGivenUp } = deps;
+  const { db, node, log, now, metrics, attempt, send, client, config, pipeline, givingUp } = deps;
   const { threadId, proposalId } = row;
   const { sleep, awayDelayMs: delayMs } = deps.pauses;
   const { state, namedThreadId, runtimeThreadId } = deps.standing;
@@ -103,7 +103,7 @@ export function createOwnership(deps: OwnershipDeps, row: ThreadRow): Ownership 
     log,
     runtimeSilentMs: client.silentMs,
     anotherReaches: deps.anotherReaches,
-    onGivenUp: () => onGivenUp(threadId),
+    givingUp: () => givingUp(threadId),
     send,
   });
   const watchdog = createThreadWatchdog(

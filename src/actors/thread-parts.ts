@@ -66,8 +66,8 @@ export interface ThreadActorDeps {
   onCleanUpDue: () => void;
   /** Whether another replica that lives reaches the runtime. */
   anotherReaches: () => boolean;
-  /** The thread was given up to whoever reaches the runtime; this replica is a reader of it now. */
-  onGivenUp: (threadId: string) => void;
+  /** The thread is being given up to whoever reaches the runtime; this replica is a reader of it then. */
+  givingUp: (threadId: string) => { settled(happened: boolean): void };
   /** The actor broke: it is to be forgotten, and revived from its row. */
   onBroken: (threadId: string, error: unknown) => void;
 }
@@ -168,7 +168,7 @@ export function createThreadParts(
       nobodyWaits: () => isStopped() || rows.seen().cancelRequestedAt !== null,
       traceparent,
       anotherReaches: deps.anotherReaches,
-      onGivenUp: deps.onGivenUp,
+      givingUp: deps.givingUp,
       onMoved: (moved) => rows.observe(moved),
       onCleanUpDue,
       send,

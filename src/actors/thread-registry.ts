@@ -20,7 +20,7 @@ import { createWaitingCommits } from './waiting-commits.js';
 export interface ThreadRegistryDeps
   extends Omit<
     ThreadActorDeps,
-    'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'onGivenUp' | 'pauses'
+    'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'givingUp' | 'pauses'
   > {
   random: () => number;
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
@@ -91,7 +91,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
     waitingCommits,
     pauses: createPauses({ runs: deps.config.runs, random: deps.random }),
     anotherReaches: takeOvers.anotherReaches,
-    onGivenUp: takeOvers.gaveUp,
+    givingUp: takeOvers.givingUp,
     onBroken(threadId) {
       // Its row still names this replica: it is revived by the next look at our own rows.
       const broken = live.get(threadId);
