@@ -6,6 +6,11 @@ import type { ScriptedAnswer } from '../support/scripted-runtime.js';
 import { eventually } from '../support/until.js';
 
 const circuitState = 'ide_orchestrator_circuit_state{circuit="runtime"}';
+/** A circuit that asks again after a second: it is open for as long as a call may take. */
+const soon = {
+  circuitOpenMs: 1,
+  times: { invokeDeadlineMs: 1_000, callDeadlineMs: 1_000, handshakeTimeoutMs: 1_000 },
+};
 const small = {
   name: 'small',
   openMs: 500,
@@ -96,7 +101,7 @@ test('callers that give up say nothing of the runtime', async (t) => {
 
 test('when it has been open long enough the runtime is asked once whether it is ready, and that closes the circuit', async (t) => {
   let ready: (answer: ScriptedAnswer) => void = () => undefined;
-  const { client, runtime, metrics } = await createRuntimeClientFixture(
+  const { client, runtime, metrics, times } = await createRuntimeClientFixture(
     t.teardown,
     {
       invoke: unavailable,
@@ -105,8 +110,10 @@ test('when it has been open long enough the runtime is asked once whether it is 
           ready = resolve;
         }),
     },
-    { times: { callDeadlineMs: 60_000 }, circuitOpenMs: 1 },
+    soon,
   );
+  // The question is answered when this test has seen what it came for.
+  times.callDeadlineMs = 60_000;
   for (let index = 0; index < 5; index++) await client.invoke(jobOf('bad'));
   const sent = runtime.requests.length;
   const paused = [1, 2, 3].map(() => client.pause(1e9));
@@ -133,10 +140,19 @@ test('when it has been open long enough the runtime is asked once whether it is 
 test('a probe that fails or times out opens the circuit again, and 404 is an answer', async (t) => {
   const answers: ScriptedAnswer[] = [{ status: 503 }, { status: 500 }, 'hang', 'cut', { status: 404 }];
   const states: (string | undefined)[] = [];
-  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {
-    invoke: unavailable,
-    ready: () => answers[states.push(client.circuit.state()) - 1] ?? 'hang',
-  });
+  const { client, runtime, times } = await createRuntimeClientFixture(
+    t.teardown,
+    {
+      invoke: unavailable,
+      ready() {
+        const answer = answers[states.push(client.circuit.state()) - 1] ?? 'hang';
+        // The last answer has all the time that it needs.
+        if (answer === 'cut') times.callDeadlineMs = 60_000;
+        return answer;
+      },
+    },
+    soon,
+  );
   for (let index = 0; index < 5; index++) await client.invoke(jobOf('bad'));
   await client.pause(1e9);
   t.strictSame(states, Array(5).fill('half_open'), 'each after another time in the open');
@@ -153,8 +169,9 @@ test('a pause ends with its time, or with its caller', async (t) => {
 });
 
 test('what one run answers again and again does not open the circuit for all', async (t) => {
-  const { client, runtime } = await createRuntimeClientFixture(t.teardown, {}, { retry: none() });
-  for (const answer of [{ status: 500 }, 'hang', 'cut'] as const) {
+  const { client, runtime, times } = await createRuntimeClientFixture(t.teardown, {}, { retry: none() });
+  for (const answer of ['hang', { status: 500 }, 'cut'] as const) {
+    times.callDeadlineMs = answer === 'hang' ? 50 : 30_000;
     runtime.script.state = runtime.script.cancel = () => answer;
     for (let index = 0; index < 6; index++) await client.getState('dead');
     for (let index = 0; index < 6; index++) await client.cancel('dead');

@@ -127,6 +127,8 @@ async function servePieces(teardown: (end: () => void) => void, bytes: Buffer, p
       // Some pieces arrive by themselves, some with their neighbours.
       if (at % 3 === 0) await nextTurn();
     }
+    // The client answers the close frame and waits for this.
+    socket.end();
   });
   return (server.address() as AddressInfo).port;
 }
