@@ -16,7 +16,8 @@ export interface GiveUpDeps {
   runtimeSilentMs: () => number;
   /** Whether another replica that lives reaches the runtime. */
   anotherReaches: () => boolean;
-  onGivenUp: () => void;
+  /** From before the commit, since its row can be read before its answer. */
+  givingUp: () => { settled(happened: boolean): void };
   send: (event: ProposalEvent) => void;
 }
 
@@ -30,16 +31,17 @@ export function createGiveUpUnreached(deps: GiveUpDeps): () => Promise<void> {
     if (underWay || !deps.anotherReaches()) return;
     underWay = true;
     const move = { attempt: deps.attempt(), details: { node: deps.node, reason: 'runtime_unreached' } };
+    const giving = deps.givingUp();
     const outcome = await deps.journal.append(
       (fence) => giveUp(deps.db, fence, { from: deps.notes.from(), ...move }),
       // The database may have been away for longer than the runtime.
       () => deps.runtimeSilentMs() > 0 && deps.anotherReaches(),
     );
     underWay = false;
+    giving.settled(outcome.kind === 'committed');
     if (outcome.kind === 'finished') return deps.send({ type: 'row.finished', status: outcome.row.status });
     if (outcome.kind === 'committed') {
       deps.log.warn({ node: deps.node }, 'given up to a replica that reaches the runtime');
-      deps.onGivenUp();
     }
     if (outcome.kind === 'committed' || outcome.kind === 'lost') deps.send({ type: 'row.lost' });
   };

@@ -31,8 +31,8 @@ export interface TakeOvers {
   takeAll(): Promise<void>;
   /** Whether another replica lives and says that it reaches the runtime. */
   anotherReaches(): boolean;
-  /** This replica has given the thread up: for a while the others come first. */
-  gaveUp(threadId: string): void;
+  /** This replica is giving the thread up: until `settled` says that it has not, or for a while after it has, the others come first. */
+  givingUp(threadId: string): { settled(happened: boolean): void };
   /** Whether the thread was taken over and waits for its turn to be opened. */
   waits(threadId: string): boolean;
   /** Resolves when nothing is being taken over or opened. */
@@ -61,6 +61,7 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
   const rest = createOutageRest();
   const leftBehind = createLeftBehind<ThreadRow>();
   const leftOverdue = createLeftBehind<ThreadRow>();
+  /** Since when; `Infinity` while the commit has no answer yet, which others see before it. */
   const givenUp = new Map<string, number>();
   let nodes: NodeRow[] = [];
   let dead = new Map<string, DeadNode>();
@@ -156,7 +157,7 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
     let races = 0;
     for (let more = true; more && !deps.isStopping(); ) {
       const now = deps.now();
-      const rows = await listReviveable(db, {
+      const listed = await listReviveable(db, {
         node,
         all: false,
         // What was given up has no owner whose silence could deceive.
@@ -165,11 +166,14 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
         except: left(now),
         limit: BATCH,
       });
+      // The list may say of one more that it has no owner.
+      const ours = new Set(left(deps.now()));
+      const rows = listed.filter(({ threadId }) => !ours.has(threadId));
       const wanted = await chosen(rows, leftBehind);
       const taken = await take(wanted, beatAtDeath);
       // What another replica was quicker to take leaves room for others.
       if (taken < wanted.length) races++;
-      more = taken < wanted.length ? races <= RACES : taken > 0 && rows.length === BATCH;
+      more = taken < wanted.length ? races <= RACES : taken > 0 && listed.length === BATCH;
     }
     if (dead.size > 0) await forgetNodes(db, { ids: [...dead.keys()] });
   }
@@ -203,8 +207,14 @@ export function createTakeOvers(deps: TakeOversDeps): TakeOvers {
       await forgetNodes(db, { ids: all.map(({ id }) => id).filter((id) => id !== node) });
     },
     anotherReaches: () => livingOthers().some(({ runtimeReachable }) => runtimeReachable),
-    gaveUp(threadId) {
-      givenUp.set(threadId, deps.now());
+    givingUp(threadId) {
+      givenUp.set(threadId, Number.POSITIVE_INFINITY);
+      return {
+        settled(happened) {
+          if (happened) givenUp.set(threadId, deps.now());
+          else givenUp.delete(threadId);
+        },
+      };
     },
     waits: (threadId) => unopened.has(threadId),
     async settled() {

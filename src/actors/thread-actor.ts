@@ -58,7 +58,7 @@ export interface ThreadActorDeps {
   /** Whether another replica that lives reaches the runtime. */
   anotherReaches: () => boolean;
   /** The thread was given up to whoever reaches the runtime; this replica is a reader of it now. */
-  onGivenUp: (threadId: string) => void;
+  givingUp: (threadId: string) => { settled(happened: boolean): void };
   /** The actor broke: it is to be forgotten, and revived from its row. */
   onBroken: (threadId: string, error: unknown) => void;
 }
@@ -318,7 +318,7 @@ export function createThreadActor(
     log,
     runtimeSilentMs: deps.client.silentMs,
     anotherReaches: deps.anotherReaches,
-    onGivenUp: () => deps.onGivenUp(threadId),
+    givingUp: () => deps.givingUp(threadId),
     send: (event) => actor.send(event),
   });
   const stored = createStoredEnd({

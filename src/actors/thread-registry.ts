@@ -16,7 +16,7 @@ import type { ThreadDirectory } from './thread-directory.js';
 import { createWaitingCommits } from './waiting-commits.js';
 
 export interface ThreadRegistryDeps
-  extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'onGivenUp'> {
+  extends Omit<ThreadActorDeps, 'onBroken' | 'lives' | 'waitingCommits' | 'anotherReaches' | 'givingUp'> {
   /** No other replica can be alive: what a replica before us left behind is taken over at once. */
   sole: boolean;
 }
@@ -98,7 +98,7 @@ export function createThreadRegistry(deps: ThreadRegistryDeps): ThreadRegistry {
         lives,
         waitingCommits,
         anotherReaches: takeOvers.anotherReaches,
-        onGivenUp: takeOvers.gaveUp,
+        givingUp: takeOvers.givingUp,
         onBroken(threadId) {
           // Its row still names this replica: it is revived by the next look at our own rows.
           const broken = live.get(threadId);

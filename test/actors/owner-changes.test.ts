@@ -1,10 +1,11 @@
-import { sql } from 'slonik';
+import { type CommonQueryMethods, sql } from 'slonik';
 import t, { type Test } from 'tap';
 import { z } from 'zod';
 import { listTransitions } from '../../src/db/audit.js';
 import { createHeartbeat } from '../../src/db/beat.js';
 import { listNodes } from '../../src/db/nodes.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
+import { nameOf } from '../../src/db/statement.js';
 import { createTestDatabase } from '../support/database.js';
 import { createScriptedRuntime, type ScriptedAnswer } from '../support/scripted-runtime.js';
 import { seedProposal, seedWorkflow } from '../support/seed.js';
@@ -43,7 +44,18 @@ async function bench(owner: Test) {
       socket.send(JSON.stringify(frame));
     if (script.ends) socket.close(1000);
   };
-  const parts = createRegistry(owner, { pool, runtimeUrl: runtime.url, node: 'me' });
+  const holding: { statement: string; until: Promise<unknown> } = { statement: '', until: Promise.resolve() };
+  const db = new Proxy(pool, {
+    get(target, name: keyof CommonQueryMethods) {
+      if (name !== 'maybeOne') return target[name];
+      return async (statement: Parameters<typeof target.maybeOne>[0]) => {
+        const answer = await target.maybeOne(statement);
+        if (nameOf(statement.sql) === holding.statement) await holding.until;
+        return answer;
+      };
+    },
+  }) as CommonQueryMethods;
+  const parts = createRegistry(owner, { pool: db, runtimeUrl: runtime.url, node: 'me' });
   const workflow = await seedWorkflow(pool);
   const read = ({ proposalId }: ThreadRow) =>
     pool.one(sql.type(proposal)`
@@ -53,16 +65,26 @@ async function bench(owner: Test) {
   /** Waits until the row is so. */
   const eventually = async (row: ThreadRow, holds: (now: z.infer<typeof proposal>) => boolean) => {
     let now = await read(row);
-    await becomes(String(holds), async () => {
+    await until(async () => {
       now = await read(row);
       return holds(now);
     });
+    if (!holds(now)) throw new Error(`it did not come to ${holds}, but ${JSON.stringify(now)}`);
     return now;
   };
   const seed = (options: Parameters<typeof seedProposal>[2]) => seedProposal(pool, workflow, options);
   const takenBefore = ({ proposalId }: ThreadRow, times: number) =>
     pool.query(sql.type(z.object({}))`UPDATE proposals SET taken_over = ${times} WHERE id = ${proposalId}`);
-  return { ...parts, pool, url, runtime, script, seed, takenBefore, read, eventually };
+  /** What the statement did can be seen, and its answer has not come, until the function is called. */
+  const holdAnswer = (statement: string): (() => void) => {
+    let come = (): void => undefined;
+    const comes = new Promise<void>((resolve) => {
+      come = resolve;
+    });
+    Object.assign(holding, { statement, until: comes });
+    return come;
+  };
+  return { ...parts, pool, url, runtime, script, seed, takenBefore, read, eventually, holdAnswer };
 }
 
 t.test('the fourth take-over in a row fails a thread as poisoned, the third runs it (rule 13)', async (t) => {
@@ -170,11 +192,16 @@ t.test(
     await house.ticks(3);
     t.match(await house.read(row), { ownerNode: 'me' }, 'not to one that does not reach it either');
     t.ok(house.client.silentMs() > 15_000);
+    const answerOfGivingUp = house.holdAnswer('give_up');
     other.reaches = true;
     t.match(await house.eventually(row, ({ ownerNode }) => ownerNode === null), {
       attempt: 1,
       status: 'processing',
     });
+    await house.polls(3);
+    t.match(await house.read(row), { ownerNode: null }, 'nor does it take back what it is giving up');
+    answerOfGivingUp();
+    await until(() => house.registry.counts().following === 1);
     t.match((await listTransitions(house.pool, row)).at(-1), {
       event: 'given_up',
       details: { reason: 'runtime_unreached' },

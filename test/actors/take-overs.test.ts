@@ -5,6 +5,7 @@ import { createTakeOvers } from '../../src/actors/take-overs.js';
 import { rejectProposal } from '../../src/db/decisions.js';
 import type { ThreadRow } from '../../src/db/row-schemas.js';
 import { commitPhase, giveUp } from '../../src/db/run-progress.js';
+import { nameOf } from '../../src/db/statement.js';
 import { createLogger } from '../../src/telemetry/logger.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { createTestDatabase } from '../support/database.js';
@@ -44,13 +45,17 @@ const seed = (count: number, ownerNode: string) =>
 
 /** One replica's take-overs on a clock of the test's. */
 function replica(node: string, gained: (row: ThreadRow) => Promise<void> = async () => undefined) {
-  const world = { now: 0, away: false };
+  const world = { now: 0, away: false, beforeList: async (): Promise<unknown> => undefined };
   const metrics = createMetrics({ processMetrics: false });
   const taken: ThreadRow[] = [];
   const db = new Proxy(pool, {
     get(target, name) {
-      if (world.away && name === 'any') return () => Promise.reject(new Error('away'));
-      return Reflect.get(target, name);
+      if (name !== 'any') return Reflect.get(target, name);
+      return async (statement: Parameters<typeof target.any>[0]) => {
+        if (world.away) throw new Error('away');
+        if (nameOf(statement.sql) === 'list_reviveable') await world.beforeList();
+        return target.any(statement);
+      };
     },
   });
   const takeOvers = createTakeOvers({
@@ -164,21 +169,35 @@ t.test(
     const me = replica('me');
     await me.poll(0);
     t.ok(me.takeOvers.anotherReaches());
-    await giveUp(pool, fenceOf(row), { from: 'invoking', attempt: 1 });
-    me.takeOvers.gaveUp(row.threadId);
-    for (let now = 500; now < 15_000; now += 500) {
-      await beat('other');
-      await me.poll(now);
-    }
+    const giving: ReturnType<typeof me.takeOvers.givingUp>[] = [];
+    me.world.beforeList = async () => {
+      if (giving.length === 0) giving.push(me.takeOvers.givingUp(row.threadId));
+      await giveUp(pool, fenceOf(row), { from: 'invoking', attempt: 1 });
+    };
+    const polls = async (from: number, to: number) => {
+      for (let now = from; now <= to; now += 500) {
+        await beat('other');
+        await me.poll(now);
+      }
+    };
+    await polls(500, 500);
+    t.strictSame(await ownersOf([row]), [null], 'a list that shows it without an owner is no reason');
+    await polls(1_000, 20_000);
+    t.strictSame(await ownersOf([row]), [null], 'as long as the commit has no answer');
+    giving[0]?.settled(true);
+    await polls(20_500, 34_500);
     t.strictSame(await ownersOf([row]), [null]);
-    await beat('other');
-    await me.poll(15_000);
+    await polls(35_000, 35_000);
     t.strictSame(await ownersOf([row]), ['me']);
-    const [next] = (await seed(1, 'me')) as [ThreadRow];
+    const [given, next] = (await seed(2, 'me')) as [ThreadRow, ThreadRow];
+    await giveUp(pool, fenceOf(given), { from: 'invoking', attempt: 1 });
+    me.takeOvers.givingUp(given.threadId).settled(false);
+    await polls(35_500, 37_000);
+    t.strictSame(await ownersOf([given]), ['me'], 'what somebody else has given up can be taken');
     await giveUp(pool, fenceOf(next), { from: 'invoking', attempt: 1 });
-    me.takeOvers.gaveUp(next.threadId);
+    me.takeOvers.givingUp(next.threadId).settled(true);
     await run(sql.fragment`DELETE FROM nodes WHERE id = 'other'`);
-    await me.poll(15_500);
+    await me.poll(37_500);
     t.notOk(me.takeOvers.anotherReaches());
     t.strictSame(await ownersOf([next]), ['me'], 'where no other lives it goes on here');
   },
