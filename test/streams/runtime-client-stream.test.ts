@@ -3,7 +3,7 @@ import { test } from 'tap';
 import type { WebSocket } from 'ws';
 import type { Metrics } from '../../src/telemetry/metrics.js';
 import { countOf, createRuntimeClientFixture, jobOf } from '../support/runtime-client-fixture.js';
-import { eventually, until } from '../support/until.js';
+import { until } from '../support/until.js';
 
 const fresh = { after: null, epoch: null };
 /** How many streams have ended their handshake so; it is counted behind the events of the socket. */
@@ -76,31 +76,14 @@ test('a handshake that hangs, is cut, finds nobody or is given up ends by itself
   }
 });
 
-test('failed handshakes do not open the circuit, and one that succeeds as the probe closes it', async (t) => {
-  const { client, runtime, metrics } = await createRuntimeClientFixture(
-    t.teardown,
-    {},
-    {
-      circuitOpenMs: 0,
-      times: { invokeDeadlineMs: 2_000, callDeadlineMs: 2_000, handshakeTimeoutMs: 2_000 },
-    },
-  );
+test('failed handshakes do not open the circuit', async (t) => {
+  const { client, runtime, metrics } = await createRuntimeClientFixture(t.teardown);
   await client.invoke(jobOf('job'));
-  const open = () => client.streamWebSocket({ threadId: 'job', ...fresh });
   runtime.script.upgrade = () => ({ status: 503 });
-  for (let index = 0; index < 6; index++) await errorOf(open());
+  for (let index = 0; index < 6; index++)
+    await errorOf(client.streamWebSocket({ threadId: 'job', ...fresh }));
   await until(async () => (await streams(metrics, '503')) === 6);
   t.equal(client.circuit.state(), 'closed');
-  runtime.script.invoke = () => ({ status: 503 });
-  for (let index = 0; index < 5; index++) await client.invoke(jobOf('other'));
-  t.equal(client.circuit.state(), 'open');
-  delete runtime.script.upgrade;
-  await eventually('half open', () => client.circuit.state() === 'half_open');
-  const socket = open();
-  await once(socket, 'open');
-  await until(() => client.circuit.state() === 'closed');
-  t.equal(client.circuit.state(), 'closed');
-  socket.terminate();
 });
 
 test('a frame up to the limit arrives, one byte more is an error that says so', async (t) => {
