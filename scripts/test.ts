@@ -19,7 +19,7 @@ const root = process.cwd();
 const coveredFolders = ['src/streams', 'src/actors', 'src/db', 'src/http', 'runtime/src'];
 const testFolders = ['dist/test', 'runtime/dist/test', 'protocol/dist/test'];
 const coverageAtLeast = 90;
-const jobs = 4;
+const jobs = 5;
 /**
  * For all tests of one process together, and the only limit that a test has unless it names one: some groups take half a minute
  * on a quiet machine, and a busy one may take many times as long.
